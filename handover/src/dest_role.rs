@@ -2,7 +2,10 @@
 //!
 //! Its record `Primary` is the commit point of the whole operation: nobody else decides.
 
-use crate::{Attempt, CommandVersion, DatabaseName, Epoch, Incarnation, Kind, OperationId, Position, Token, source_role::DestAnswer};
+use crate::{
+    Attempt, CommandVersion, DatabaseName, Epoch, Incarnation, Kind, OperationId, Position, Token,
+    source_role::DestAnswer,
+};
 use serde::{Deserialize, Serialize};
 
 /// What the destination instance knows durably about one operation.

@@ -12,5 +12,7 @@ pub mod operation;
 pub mod source_role;
 
 pub use finding::{Finding, Severity, Side};
-pub use id::{Attempt, CommandVersion, DatabaseName, Epoch, IdError, Incarnation, InstanceName, Kind, OperationId, Token};
+pub use id::{
+    Attempt, CommandVersion, DatabaseName, Epoch, IdError, Incarnation, InstanceName, Kind, OperationId, Token,
+};
 pub use position::Position;

@@ -245,7 +245,9 @@ pub fn step(role: &SourceRole, event: &Event) -> Result<Step, Refusal> {
                     let announce = Action::AnnounceFenced(*n, position.clone());
                     go(role, announce)
                 }
-                Fencing { .. } | Fenced { .. } | Releasing { .. } | Released { .. } | CleaningUp { .. } => wrong("Fence"),
+                Fencing { .. } | Fenced { .. } | Releasing { .. } | Released { .. } | CleaningUp { .. } => {
+                    wrong("Fence")
+                }
             }
         }
         Event::FenceDurable(n, position) => match &role.phase {
@@ -280,7 +282,9 @@ pub fn step(role: &SourceRole, event: &Event) -> Result<Step, Refusal> {
                 Fencing { attempt, .. } | Fenced { attempt, .. } if attempt == n => go(role, Action::Reopen(*n)),
                 // A newer attempt stands: the command is late and its attempt long closed.
                 Fencing { attempt, .. } | Fenced { attempt, .. } if attempt > n => stay(role),
-                Fencing { .. } | Fenced { .. } | Releasing { .. } | Released { .. } | CleaningUp { .. } => wrong("Unfence"),
+                Fencing { .. } | Fenced { .. } | Releasing { .. } | Released { .. } | CleaningUp { .. } => {
+                    wrong("Unfence")
+                }
             }
         }
         Event::Reopened(n) => match &role.phase {
@@ -295,7 +299,9 @@ pub fn step(role: &SourceRole, event: &Event) -> Result<Step, Refusal> {
                 go(role.clone(), Action::Reopen(*n))
             }
             // Prepared and Promoted: the coordinator rolls forward or aborts. Unknown: nothing follows, stay fenced.
-            (_, DestAnswer::Aborted | DestAnswer::Promoted | DestAnswer::Prepared | DestAnswer::Unknown) => stay(role.clone()),
+            (_, DestAnswer::Aborted | DestAnswer::Promoted | DestAnswer::Prepared | DestAnswer::Unknown) => {
+                stay(role.clone())
+            }
         },
         Event::Release(version, n) => {
             let role = role.obeying(*version)?;
