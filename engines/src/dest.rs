@@ -36,7 +36,12 @@ pub trait DestEngine: Send + Sync + 'static {
 
     /// Judges whether a database with these requirements can be taken in under this name; changes nothing. Requirements
     /// that cannot be read are [`crate::Error::Corrupt`].
-    async fn preflight(&self, database: &DatabaseName, requirements: &Bytes, operation: Option<&OperationId>) -> Result<Vec<Finding>>;
+    async fn preflight(
+        &self,
+        database: &DatabaseName,
+        requirements: &Bytes,
+        operation: Option<&OperationId>,
+    ) -> Result<Vec<Finding>>;
 
     /// All role records of this half.
     async fn roles(&self) -> Result<Vec<DestRole>>;

@@ -148,7 +148,9 @@ impl Error {
             Error::Corrupt(_) => "check the database and the disk; start a new operation afterwards".to_owned(),
             Error::Incarnation(_) => "cancel the operation and start a new one for the present database".to_owned(),
             Error::LogLost(_) | Error::Gap { .. } => "none needed: the agents resume by themselves".to_owned(),
-            Error::Budget { .. } => "raise the log budget or give the destination a faster disk, then start again".to_owned(),
+            Error::Budget { .. } => {
+                "raise the log budget or give the destination a faster disk, then start again".to_owned()
+            }
             Error::DiskFull(_) => "free space on that disk; the agents go on by themselves".to_owned(),
             Error::Misuse(_) | Error::Internal(_) => "report this with the agents' logs".to_owned(),
             Error::Io { .. } | Error::Database { .. } => "see the cause; the agents try again by themselves".to_owned(),

@@ -8,5 +8,6 @@ pub mod error;
 pub mod host;
 pub mod source;
 
+pub mod sqlite;
 
 pub use error::{Error, Result};

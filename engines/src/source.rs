@@ -4,7 +4,8 @@ use crate::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use handover::{
-    Attempt, CommandVersion, DatabaseName, Epoch, Finding, Incarnation, Kind, OperationId, Position, source_role::SourceRole,
+    Attempt, CommandVersion, DatabaseName, Epoch, Finding, Incarnation, Kind, OperationId, Position,
+    source_role::SourceRole,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -150,7 +151,12 @@ pub trait SourceEngine: Send + Sync + 'static {
 
     /// Examines a database; changes nothing. What stands in the way is a finding, not an error; an error means that
     /// the examination itself failed. `operation` is the one on whose behalf it is made, if it exists already.
-    async fn preflight(&self, database: &DatabaseName, kind: Kind, operation: Option<&OperationId>) -> Result<SourceFacts>;
+    async fn preflight(
+        &self,
+        database: &DatabaseName,
+        kind: Kind,
+        operation: Option<&OperationId>,
+    ) -> Result<SourceFacts>;
 
     /// All role records of this half.
     async fn roles(&self) -> Result<Vec<SourceRole>>;

@@ -41,9 +41,17 @@ pub enum Event {
         grace_ms: u64,
     },
     /// The user asks for the end.
-    Cancel,
+    Cancel {
+        /// Now.
+        now_ms: i64,
+    },
     /// The operation cannot go on.
-    Fail(Reason),
+    Fail {
+        /// Why.
+        reason: Reason,
+        /// Now.
+        now_ms: i64,
+    },
     /// The destination is primary.
     Promoted {
         /// The attempt.

@@ -72,8 +72,8 @@ pub fn step(operation: &Operation, event: &Event) -> Result<Operation, Illegal> 
         return Err(Illegal::Ended { state: operation.state.as_str() });
     }
     match event {
-        Event::Cancel => return cancel(operation, by_user()),
-        Event::Fail(reason) => return cancel(operation, (Outcome::Failed, reason.clone())),
+        Event::Cancel { now_ms } => return cancel(operation, by_user(), *now_ms),
+        Event::Fail { reason, now_ms } => return cancel(operation, (Outcome::Failed, reason.clone()), *now_ms),
         Event::ForgetSource { now_ms } => return forget_source(operation, *now_ms),
         Event::ForgetDest { now_ms } => return forget_dest(operation, *now_ms),
         Event::ForcedUnfence { now_ms } => return forced_unfence(operation, *now_ms),
@@ -86,7 +86,7 @@ pub fn step(operation: &Operation, event: &Event) -> Result<Operation, Illegal> 
             return match &operation.state {
                 // Past the flip, or already on the way out, the window means nothing.
                 State::Completing(_) | State::Cancelling(_) => Ok(operation.clone()),
-                _ => cancel(operation, by_clock()),
+                _ => cancel(operation, by_clock(), *now_ms),
             };
         }
         _ => {}
@@ -269,12 +269,12 @@ fn cancellation(operation: &Operation, now: &Cancelling, event: &Event) -> Resul
     }
 }
 
-fn cancel(operation: &Operation, (outcome, reason): (Outcome, Reason)) -> Result<Operation, Illegal> {
+fn cancel(operation: &Operation, (outcome, reason): (Outcome, Reason), now_ms: i64) -> Result<Operation, Illegal> {
     match &operation.state {
         State::Queued => {
             // No agent has heard of it yet.
             let state = if outcome == Outcome::Failed { State::Failed } else { State::Cancelled };
-            let mut next = ended(operation, state, operation.times.created_ms);
+            let mut next = ended(operation, state, now_ms);
             next.reason = Some(reason);
             Ok(next)
         }
@@ -423,8 +423,8 @@ fn unexpected(operation: &Operation, event: &Event) -> Illegal {
         Event::Observed { .. } => "Observed",
         Event::Tick { .. } => "Tick",
         Event::Complete { .. } => "Complete",
-        Event::Cancel => "Cancel",
-        Event::Fail(_) => "Fail",
+        Event::Cancel { .. } => "Cancel",
+        Event::Fail { .. } => "Fail",
         Event::Promoted { .. } => "Promoted",
         Event::CutoverFailed { .. } => "CutoverFailed",
         Event::DestDecided(_) => "DestDecided",
