@@ -29,6 +29,8 @@ pub struct DestRole {
     pub version: CommandVersion,
     /// The highest closed attempt; an attempt at or below it can never be promoted.
     pub floor: Attempt,
+    /// Outcome of the `on_online` hook once it ran, so that it runs once however often Finish is repeated.
+    pub hook: Option<HookOutcome>,
     /// Where the destination stands.
     pub phase: Phase,
 }

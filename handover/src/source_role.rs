@@ -18,6 +18,10 @@ pub struct SourceRole {
     pub token: Token,
     /// Where the destination agent listens, `host:port`; needed to ask it after a restart.
     pub dest_address: String,
+    /// The destination instance's name; its agent's certificate and its answer to Probe carry it.
+    pub dest_instance: String,
+    /// Cap for retained log in bytes; 0 leaves it to the engine's configuration.
+    pub log_budget_bytes: u64,
     /// What the database was when the operation began.
     pub incarnation: Incarnation,
     /// The highest version of any command obeyed.

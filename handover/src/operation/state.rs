@@ -201,7 +201,7 @@ impl Reason {
 }
 
 /// Outcome of the `on_online` hook; a failed one changes no outcome of the operation.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct HookOutcome {
     /// It exited with 0.
     pub ok: bool,
