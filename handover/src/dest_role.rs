@@ -4,7 +4,7 @@
 
 use crate::{
     Attempt, CommandVersion, DatabaseName, Epoch, Incarnation, Kind, OperationId, Position, Token,
-    source_role::DestAnswer,
+    operation::HookOutcome, source_role::DestAnswer,
 };
 use serde::{Deserialize, Serialize};
 
