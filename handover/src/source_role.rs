@@ -18,8 +18,8 @@ pub struct SourceRole {
     pub token: Token,
     /// Where the destination agent listens, `host:port`; needed to ask it after a restart.
     pub dest_address: String,
-    /// The destination instance's name; its agent's certificate and its answer to Probe carry it.
-    pub dest_instance: String,
+    /// The certificate identity of the destination agent; not looked at without TLS.
+    pub dest_identity: String,
     /// Cap for retained log in bytes; 0 leaves it to the engine's configuration.
     pub log_budget_bytes: u64,
     /// What the database was when the operation began.
