@@ -68,8 +68,10 @@ pub enum Event {
         /// Whether the next attempt may follow by itself.
         again: bool,
     },
-    /// The destination answered Abort or Discard.
-    DestDecided(DestAnswer),
+    /// The destination answered Abort for the attempt. An answer to an earlier Abort must not be taken for another.
+    DestDecided(Attempt, DestAnswer),
+    /// The destination answered Discard.
+    Discarded(DestAnswer),
     /// The source is open again, and the attempt closed there.
     Unfenced(Attempt),
     /// The source has dropped the database (move) or stopped replicating (copy).
@@ -140,7 +142,7 @@ pub enum Action {
     Release(Attempt),
     /// `Finish` at the destination. Gives `Finished`.
     Finish,
-    /// `Discard` at the destination. Gives `DestDecided`. Point of no return.
+    /// `Discard` at the destination. Gives `Discarded`. Point of no return.
     Discard,
     /// `Cleanup` at the source. Gives `SourceClean`.
     CleanSource,

@@ -198,7 +198,7 @@ fn completion(operation: &Operation, completing: &Completing, event: &Event) -> 
             let then = if *again && completing.retries > 0 { Then::Again } else { Then::Ready };
             Ok(at(Step::Aborting { reason: reason.clone(), then }))
         }
-        (Step::Aborting { reason, then }, Event::DestDecided(answer)) => match answer {
+        (Step::Aborting { reason, then }, Event::DestDecided(n, answer)) if *n == completing.attempt => match answer {
             DestAnswer::Aborted => Ok(at(Step::Unfencing { reason: reason.clone(), then: then.clone() })),
             DestAnswer::Promoted => Ok(flipped(operation, completing.attempt, 0)),
             // Nothing follows: a source that is fenced stays so until the destination's record is found or an
@@ -251,7 +251,7 @@ fn cancellation(operation: &Operation, now: &Cancelling, event: &Event) -> Resul
     match (now.step, event) {
         (_, Event::Tick { .. }) => Ok(operation.clone()),
         (_, Event::Complete { .. }) => Err(not_ready(operation)),
-        (CancelStep::Discarding, Event::DestDecided(answer)) => match answer {
+        (CancelStep::Discarding, Event::Discarded(answer)) => match answer {
             // No fence stands in doubt here (a completion is aborted first), so a destination that knows nothing is clean.
             DestAnswer::Aborted | DestAnswer::Unknown => Ok(at(CancelStep::CleaningSource)),
             DestAnswer::Promoted => Ok(flipped(operation, operation.attempt, 0)),
@@ -427,7 +427,8 @@ fn unexpected(operation: &Operation, event: &Event) -> Illegal {
         Event::Fail { .. } => "Fail",
         Event::Promoted { .. } => "Promoted",
         Event::CutoverFailed { .. } => "CutoverFailed",
-        Event::DestDecided(_) => "DestDecided",
+        Event::DestDecided(..) => "DestDecided",
+        Event::Discarded(_) => "Discarded",
         Event::Unfenced(_) => "Unfenced",
         Event::Released => "Released",
         Event::Finished(_) => "Finished",
