@@ -1,1 +1,10 @@
-//! stub
+//! The agent beside a source instance: it obeys the coordinator, streams seed and log to the destination agent, and fences.
+
+pub mod config;
+
+mod rpc;
+mod session;
+
+mod run;
+
+pub use run::{EXIT_SUPERSEDED, Error, run};

@@ -1,0 +1,52 @@
+//! Errors of this agent as gRPC statuses: one table.
+
+use crate::session::Error;
+use handover::source_role::Refusal;
+use proto::convert::BadField;
+use service::status::{chain, problem};
+use tonic::{Code, Status};
+
+/// The table.
+pub fn status(error: Error) -> Status {
+    let code = match &error {
+        Error::Unknown(_) => Code::NotFound,
+        Error::Late { .. } => Code::Aborted,
+        Error::Taken { .. } | Error::Differs(_) | Error::Findings(_) => Code::FailedPrecondition,
+        Error::Refused(Refusal::StaleVersion { .. } | Refusal::StaleAttempt { .. }) => Code::Aborted,
+        Error::Refused(Refusal::WrongPhase { .. } | Refusal::WrongKind { .. }) => Code::FailedPrecondition,
+        Error::InDoubt | Error::NotPaused(_) | Error::Dial(_) | Error::Closed | Error::Dest(_) => Code::Unavailable,
+        Error::Protocol(_) => Code::Internal,
+        Error::Engine(error) => engine_code(error),
+    };
+    let mut answer = problem(code, chain(&error)).reason(error.code()).remedy(error.remedy());
+    if let Error::Findings(findings) = &error {
+        for finding in findings {
+            answer = answer.precondition(&finding.code, "source", format!("{}; {}", finding.message, finding.remedy));
+        }
+    }
+    answer.status()
+}
+
+fn engine_code(error: &engines::Error) -> Code {
+    use engines::Error::*;
+    match error {
+        NoDatabase(_) => Code::NotFound,
+        NameTaken(_) => Code::AlreadyExists,
+        Busy(_) | Unsupported { .. } | Incarnation(_) | LogLost(_) | Budget { .. } => Code::FailedPrecondition,
+        Corrupt(_) => Code::DataLoss,
+        DiskFull(_) => Code::ResourceExhausted,
+        Gap { .. } => Code::OutOfRange,
+        Superseded { .. } => Code::Aborted,
+        Io { .. } => Code::Unavailable,
+        Database { transient, .. } => match transient {
+            true => Code::Unavailable,
+            false => Code::Internal,
+        },
+        Misuse(_) | Internal(_) => Code::Internal,
+    }
+}
+
+/// A request with fields that are not what they should be.
+pub fn bad_field(bad: BadField) -> Status {
+    problem(Code::InvalidArgument, bad.to_string()).reason("INVALID_FIELD").field(bad.field, bad.problem).status()
+}

@@ -1,0 +1,211 @@
+//! The task of an operation: connect, plan, send the seed, send the log; again after every interruption.
+
+use super::{
+    Error, Halt, Session,
+    lane::{self, Lane, send},
+    window::Window,
+};
+use handover::source_role::Phase;
+use proto::v1::{self, dest_frame, source_frame};
+use service::Backoff;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+use tonic::Streaming;
+
+/// How often the lag is measured.
+const MEASURE: Duration = Duration::from_millis(100);
+
+/// Waits between connections: the first retry is quick, because a restarted agent is back within a second.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+
+/// Why a connection ended without an error.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The destination is primary or discarded: nothing is to be sent until a command comes.
+    Decided,
+    /// The destination is prepared; a command decides what follows.
+    Woken,
+}
+
+impl Session {
+    /// Takes the operation up after a begin or a restart of the agent.
+    pub(super) fn resume(self: &Arc<Self>) {
+        self.start();
+    }
+
+    /// Replicates until the session is stopped.
+    pub(super) async fn replicate(self: Arc<Self>) {
+        self.settle_doubt_of_restart().await;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        let mut halt = self.halt.subscribe();
+        loop {
+            let phase = self.role().await.phase;
+            if matches!(phase, Phase::Releasing { .. } | Phase::Released { .. } | Phase::CleaningUp { .. }) {
+                return;
+            }
+            halt.mark_unchanged();
+            let outcome = self.connection(&mut backoff).await;
+            self.meter.disconnected();
+            self.sender.send_replace(super::Sender::default());
+            self.lane.lock().expect("no code panics while it holds this lock").take();
+            match outcome {
+                Ok(End::Woken) => {}
+                Ok(End::Decided) => {
+                    // The coordinator will say Release, Unfence or Cleanup. Look again now and then all the same.
+                    let _ = self.shared.env.timeout(RETRY_MOST, halt.changed()).await;
+                }
+                Err(error) => {
+                    let error = match error {
+                        Error::Engine(error) => self.noticing(error),
+                        other => other,
+                    };
+                    if backoff.tries() == 0 || error.fatal() {
+                        tracing::warn!(operation = %self.operation, error = %service::status::chain(&error), "replicate");
+                    }
+                    self.meter.trouble(&error);
+                    backoff.wait(&self.shared.env).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self: &Arc<Self>, backoff: &mut Backoff) -> Result<End, Error> {
+        let stream = self.stream().await?;
+        let mut lane = Lane::open(self, 0, 0).await?;
+        match lane.welcome.phase.as_str() {
+            "primary" | "discarding" | "discarded" => return Ok(End::Decided),
+            "prepared" => {
+                backoff.reset();
+                self.meter.connected();
+                return self.await_command(&mut lane).await;
+            }
+            _ => {}
+        }
+        let held = lane::held(&lane.welcome)?;
+        let plan = stream.plan(&held).await?;
+        tracing::info!(operation = %self.operation, generation = plan.generation, verify = plan.verify,
+            held = held.generation, seeded = held.seeded, "connected to the destination");
+        let parts = plan.parts.iter().map(|p| v1::Part { part: p.part, object: p.object.clone(), bytes: p.bytes });
+        let wire = v1::Plan {
+            generation: plan.generation,
+            parts: parts.collect(),
+            verify: plan.verify,
+            log_start: plan.log_start.to_string(),
+            log_resume: plan.log_resume.to_string(),
+            header: plan.header.clone(),
+        };
+        send(&lane.tx, source_frame::Frame::Plan(wire)).await?;
+        match lane::next(&mut lane.rx).await? {
+            dest_frame::Frame::PlanTaken(taken) if taken.generation == plan.generation => {}
+            _ => return Err(Error::Protocol("the plan was not answered by PlanTaken".to_owned())),
+        }
+        backoff.reset();
+        self.meter.planned(&plan, &held);
+        self.meter.connected();
+        *self.lane.lock().expect("no code panics while it holds this lock") = Some(lane.tx.clone());
+
+        let window = Window::default();
+        let seeded = held.seeded && held.generation == plan.generation;
+        let seed = async {
+            if !seeded {
+                self.send_seed(&stream, &plan, &held).await?;
+                stream.seed_done().await?;
+                send(&lane.tx, source_frame::Frame::SeedEnd(v1::SeedEnd { generation: plan.generation })).await?;
+            }
+            std::future::pending::<Result<std::convert::Infallible, Error>>().await
+        };
+        let receive = self.receive(&mut lane.rx, &stream, &window);
+        let log = self.send_log(&stream, &lane.tx, &window, plan.log_resume.clone());
+        let measure = self.measure(&stream);
+        // Whichever ends first ends the connection; what was under way is sent again after the next Welcome.
+        let Err(error) = (tokio::select! {
+            ended = receive => ended,
+            ended = seed => ended,
+            ended = log => ended,
+            ended = measure => ended,
+        });
+        Err(error)
+    }
+
+    /// Waits for the outcome of an attempt for which the destination is prepared.
+    async fn await_command(&self, lane: &mut Lane) -> Result<End, Error> {
+        let mut halt = self.halt.subscribe();
+        tokio::select! {
+            _ = halt.changed() => Ok(End::Woken),
+            ended = lane::next(&mut lane.rx) => ended.map(|_| End::Woken),
+        }
+    }
+
+    async fn receive(
+        &self,
+        rx: &mut Streaming<v1::DestFrame>,
+        stream: &Arc<dyn engines::source::SourceStream>,
+        window: &Window,
+    ) -> Result<std::convert::Infallible, Error> {
+        loop {
+            match lane::next(rx).await? {
+                dest_frame::Frame::LogAck(ack) => {
+                    if !ack.received.is_empty() {
+                        let received = lane::position(&ack.received)?;
+                        window.received(&received);
+                        self.meter.received(received, ack.transactions, ack.bytes);
+                    }
+                    if !ack.durable.is_empty() {
+                        stream.confirm(&lane::position(&ack.durable)?).await?;
+                    }
+                }
+                dest_frame::Frame::Seeded(_) => {
+                    tracing::info!(operation = %self.operation, "the destination is seeded");
+                    self.meter.seeded();
+                }
+                dest_frame::Frame::MarkerTaken(taken) => {
+                    tracing::info!(operation = %self.operation, attempt = taken.attempt, skipped = taken.skipped, "marker taken");
+                }
+                dest_frame::Frame::Settled(_) => self.settled.send_modify(|n| *n += 1),
+                dest_frame::Frame::Welcome(_)
+                | dest_frame::Frame::PlanTaken(_)
+                | dest_frame::Frame::SeedAck(_)
+                | dest_frame::Frame::Digest(_) => {
+                    return Err(Error::Protocol("a frame that does not belong on the log lane".to_owned()));
+                }
+            }
+        }
+    }
+
+    async fn measure(
+        &self,
+        stream: &Arc<dyn engines::source::SourceStream>,
+    ) -> Result<std::convert::Infallible, Error> {
+        let mut interval = self.shared.env.interval(MEASURE);
+        loop {
+            interval.tick().await;
+            if let Some(received) = self.meter.received_position() {
+                self.meter.backlog(stream.backlog(&received).await?);
+            }
+        }
+    }
+
+    /// Asks both sides to sync what a fence would have to sync; best effort within the time given.
+    pub(super) async fn settle(&self, within: Duration) -> Result<(), Error> {
+        let stream = self.stream().await?;
+        stream.settle().await?;
+        let tx: Option<mpsc::Sender<v1::SourceFrame>> =
+            self.lane.lock().expect("no code panics while it holds this lock").clone();
+        let Some(tx) = tx else { return Ok(()) };
+        let mut settled: watch::Receiver<u64> = self.settled.subscribe();
+        settled.mark_unchanged();
+        let both = async {
+            if send(&tx, source_frame::Frame::Settle(v1::Settle {})).await.is_ok() {
+                let _ = settled.changed().await;
+            }
+        };
+        let _ = self.shared.env.timeout(within, both).await;
+        Ok(())
+    }
+
+    /// Wakes whoever waits for a halt to change.
+    pub(super) fn set_halt(&self, halt: Halt) {
+        self.halt.send_replace(halt);
+    }
+}
