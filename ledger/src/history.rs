@@ -9,7 +9,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -260,56 +260,53 @@ impl History {
     }
 }
 
-/// Follows a history that is being written, reading only what is new.
-#[derive(Debug)]
-pub struct Tail {
-    path: PathBuf,
-    offset: u64,
-    partial: Vec<u8>,
-    place_of: BTreeMap<u32, String>,
-    /// Acknowledged since the tail began, by place.
-    pub acknowledged: BTreeMap<String, u64>,
-    /// Refusals by a fence since the tail began.
-    pub fenced: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Tail {
-    /// Begins at the present end of the file, which need not exist yet.
-    pub fn from_end(path: &Path) -> Self {
-        let offset = fs::metadata(path).map_or(0, |m| m.len());
-        let path = path.to_owned();
-        Self { path, offset, partial: vec![], place_of: BTreeMap::new(), acknowledged: BTreeMap::new(), fenced: 0 }
+    #[test]
+    fn every_event_survives_the_way_through_its_line() {
+        let events = [
+            Event::Attempt(5),
+            Event::Commit,
+            Event::Learned,
+            Event::Error("commit: disk is full".into()),
+            Event::Fenced("write: read-only".into()),
+            Event::At("/a path/db".into()),
+            Event::Stall(70),
+            Event::Behind(3),
+            Event::Torn("the balances sum to 7".into()),
+        ];
+        for event in events {
+            let line = Line { writer: 2, seq: 9, at_us: 1_700_000_000_000_000, event };
+            assert_eq!(Line::parse(&line.to_string()), Some(line));
+        }
     }
 
-    /// Reads what was appended since.
-    pub fn catch_up(&mut self) -> io::Result<()> {
-        let mut file = match File::open(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        file.seek(SeekFrom::Start(self.offset))?;
-        self.offset += file.read_to_end(&mut self.partial)? as u64;
-        let whole = self.partial.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-        let rest = self.partial.split_off(whole);
-        for line in std::mem::replace(&mut self.partial, rest).split(|b| *b == b'\n') {
-            let Some(line) = std::str::from_utf8(line).ok().and_then(Line::parse) else { continue };
-            match line.event {
-                Event::At(place) => {
-                    self.place_of.insert(line.writer, place);
-                }
-                Event::Commit => {
-                    let place = self.place_of.get(&line.writer).cloned().unwrap_or_default();
-                    *self.acknowledged.entry(place).or_default() += 1;
-                }
-                Event::Fenced(_) => self.fenced += 1,
-                _ => {}
-            }
+    #[test]
+    fn a_torn_line_is_counted_and_spoils_no_other() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("h");
+        fs::write(&path, "A 0 1 100 1\nC 0 1 110\nA 0 2 1")?;
+        Appender::open(&path)?.append(0, 2, Event::Commit)?;
+        let history = History::read(&[&path])?;
+        assert_eq!((history.acknowledged(), history.torn_lines), (2, 1));
+        for broken in
+            ["", "A", "A 0 1", "A x 1 2 3", "Z 0 1 2", "C 0 1 2 3", "A 0 -1 2 3", "C 0 18446744073709551616 2"]
+        {
+            assert_eq!(Line::parse(broken), None, "{broken}");
         }
+        fs::write(&path, "C 0 18446744073709551615 2\nC 0 0 2\n")?;
+        assert_eq!(History::read(&[&path])?.torn_lines, 2);
         Ok(())
     }
 
-    /// Acknowledged since the tail began, anywhere.
-    pub fn acknowledged_anywhere(&self) -> u64 {
-        self.acknowledged.values().sum()
+    #[test]
+    fn writing_an_acknowledged_transaction_again_is_a_loss() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("h");
+        fs::write(&path, "A 0 1 100 1\nC 0 1 110\nA 0 1 120 1\n")?;
+        assert!(History::read(&[&path])?.noticed[0].starts_with("lost: "));
+        Ok(())
     }
 }

@@ -8,9 +8,11 @@ pub mod check;
 pub mod command;
 pub mod driver;
 pub mod history;
+pub mod options;
 pub mod process;
 pub mod sqlite;
 pub mod summary;
+pub mod tail;
 pub mod transaction;
 pub mod write;
 
@@ -20,7 +22,8 @@ mod writer;
 
 pub use check::{CheckOptions, Report, check};
 pub use history::History;
+pub use options::WriteOptions;
 pub use process::{Process, Program};
 pub use sqlite::fill::{FillOptions, fill};
 pub use summary::Summary;
-pub use write::{WriteOptions, write};
+pub use write::write;

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::{history::Tail, summary::Summary, write::WriteOptions};
+use crate::{options::WriteOptions, summary::Summary, tail::Tail};
 
 /// Why a writer process did not do what was awaited.
 #[derive(Debug, thiserror::Error)]
