@@ -19,6 +19,10 @@ pub fn status(error: Error) -> Status {
         Error::Engine(error) => engine_code(error),
     };
     let mut answer = problem(code, chain(&error)).reason(error.code()).remedy(error.remedy());
+    // The coordinator raises its own version above this one, if the command is its newest.
+    if let Error::Refused(Refusal::StaleVersion { known, .. }) | Error::Late { watermark: known, .. } = &error {
+        answer = answer.meta("known", known.to_string());
+    }
     if let Error::Findings(findings) = &error {
         for finding in findings {
             answer = answer.precondition(&finding.code, "source", format!("{}; {}", finding.message, finding.remedy));
