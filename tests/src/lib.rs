@@ -1,1 +1,19 @@
-//! stub
+//! A cluster of real processes on this machine, and the verbs with which the tests tell what happens to it.
+//!
+//! A [`Cluster`] is a coordinator and the agents of two instances, "west" and "east", with real mutual TLS, in a
+//! directory of its own. Everything here blocks and panics with what it awaited: it is for tests and benches only.
+
+pub mod application;
+pub mod binaries;
+pub mod cluster;
+pub mod content;
+pub mod network;
+pub mod operation;
+pub mod place;
+pub mod server;
+pub mod wait;
+
+pub use application::Application;
+pub use cluster::{Builder, Cluster, DEST, Party, SOURCE};
+pub use operation::Op;
+pub use proto::v1::{self, Kind, State};

@@ -1,0 +1,3 @@
+//! Measures the road on SQLite.
+
+fn main() {}

@@ -1,0 +1,436 @@
+//! The cluster: a coordinator and the agents of two instances as child processes, under one roof.
+
+use crate::{
+    binaries,
+    place::Place,
+    server::{Launch, Server},
+    v1::{
+        self, coordinator_client::CoordinatorClient, dest_agent_client::DestAgentClient,
+        source_agent_client::SourceAgentClient,
+    },
+    wait::{self, PATIENCE},
+};
+use rustix::process::Signal;
+use service::{
+    Env, Tls, TlsFiles,
+    certs::{self, Spec},
+    dial::Dialer,
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tonic::{Response, Status, transport::Channel};
+
+/// One process of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Party {
+    /// The coordinator.
+    Coordinator,
+    /// The source agent of an instance.
+    Source(&'static str),
+    /// The destination agent of an instance.
+    Dest(&'static str),
+}
+
+/// The source agent of a move from west to east.
+pub const SOURCE: Party = Party::Source("west");
+/// The destination agent of a move from west to east.
+pub const DEST: Party = Party::Dest("east");
+
+/// The certificate of a user.
+pub const USER: &str = "user";
+/// The certificate of the coordinator, for commands made by hand.
+pub const COORDINATOR: &str = "coordinator";
+
+impl Party {
+    /// Its name, which is also that of its certificate and its log.
+    pub fn name(self) -> String {
+        match self {
+            Party::Coordinator => COORDINATOR.to_owned(),
+            Party::Source(instance) => format!("source-{instance}"),
+            Party::Dest(instance) => format!("dest-{instance}"),
+        }
+    }
+
+    fn identity(self) -> String {
+        match self {
+            Party::Coordinator => "spiffe://causeway/coordinator".to_owned(),
+            Party::Source(instance) => format!("spiffe://causeway/agent-source/{instance}"),
+            Party::Dest(instance) => format!("spiffe://causeway/agent-dest/{instance}"),
+        }
+    }
+}
+
+/// Where a part of the cluster lives on the network.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The address its processes listen at, without a port.
+    pub host: String,
+    /// What comes before their programs, such as `ip netns exec NAME`.
+    pub wrapper: Vec<String>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), wrapper: vec![] }
+    }
+}
+
+/// What is particular about a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    both_ways: bool,
+    flags: BTreeMap<&'static str, Vec<String>>,
+    directories: BTreeMap<&'static str, PathBuf>,
+    sites: BTreeMap<&'static str, Site>,
+    transfer_host: Option<String>,
+    base: Option<PathBuf>,
+}
+
+/// A running cluster. Dropped, it ends its processes; dropped by a panic, it shows the end of their logs first.
+#[derive(Debug)]
+pub struct Cluster {
+    builder: Builder,
+    servers: Mutex<BTreeMap<Party, Server>>,
+    runtime: Runtime,
+    dir: TempDir,
+}
+
+impl Builder {
+    /// Both instances get both agents, so that a database can come back.
+    pub fn both_ways(mut self) -> Self {
+        self.both_ways = true;
+        self
+    }
+
+    /// A further flag for every process of a kind: "coordinator", "source" or "dest".
+    pub fn flag(mut self, kind: &'static str, flag: impl Into<String>) -> Self {
+        self.flags.entry(kind).or_default().push(flag.into());
+        self
+    }
+
+    /// The directory of an instance, instead of one of the cluster's own.
+    pub fn directory(mut self, instance: &'static str, directory: impl Into<PathBuf>) -> Self {
+        self.directories.insert(instance, directory.into());
+        self
+    }
+
+    /// Where the coordinator ("coordinator") or an instance's agents live on the network.
+    pub fn site(mut self, of: &'static str, site: Site) -> Self {
+        self.sites.insert(of, site);
+        self
+    }
+
+    /// The address by which source agents reach the destination agents, if it is not the one the coordinator uses.
+    pub fn transfer_host(mut self, host: impl Into<String>) -> Self {
+        self.transfer_host = Some(host.into());
+        self
+    }
+
+    /// Where the cluster's own directory is made, instead of the system's place for temporary files.
+    pub fn base(mut self, base: impl Into<PathBuf>) -> Self {
+        self.base = Some(base.into());
+        self
+    }
+
+    /// Starts the processes and registers the instances.
+    pub fn start(self) -> Cluster {
+        let mut temporary = tempfile::Builder::new();
+        temporary.prefix("causeway-e2e-").disable_cleanup(std::env::var_os("CAUSEWAY_TEST_KEEP").is_some());
+        let dir = match &self.base {
+            Some(base) => temporary.tempdir_in(base),
+            None => temporary.tempdir(),
+        };
+        let dir = dir.expect("make the cluster's directory");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("start the clients' runtime");
+        let cluster = Cluster { builder: self, servers: Mutex::default(), runtime, dir };
+        cluster.set_up();
+        cluster
+    }
+
+    fn site_of(&self, party: Party) -> Site {
+        let key = match party {
+            Party::Coordinator => COORDINATOR,
+            Party::Source(instance) | Party::Dest(instance) => instance,
+        };
+        self.sites.get(key).cloned().unwrap_or_default()
+    }
+
+    fn parties(&self) -> Vec<Party> {
+        let mut parties = vec![Party::Coordinator, SOURCE, DEST];
+        if self.both_ways {
+            parties.extend([Party::Source("east"), Party::Dest("west")]);
+        }
+        parties
+    }
+}
+
+impl Cluster {
+    /// A cluster that can move databases from west to east.
+    pub fn new() -> Self {
+        Self::builder().start()
+    }
+
+    /// A cluster that is particular.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The cluster's directory; certificates, logs, histories and, by default, the instances lie in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The source instance of a move from west to east.
+    pub fn west(&self) -> Place {
+        self.place("west")
+    }
+
+    /// The destination instance of a move from west to east.
+    pub fn east(&self) -> Place {
+        self.place("east")
+    }
+
+    /// An instance.
+    pub fn place(&self, instance: &str) -> Place {
+        let own = || self.dir().join(instance);
+        Place::new(self.builder.directories.get(instance).cloned().unwrap_or_else(own))
+    }
+
+    /// Where the certificates lie.
+    pub fn certs(&self) -> PathBuf {
+        self.dir().join("certs")
+    }
+
+    /// Issues a further certificate.
+    pub fn issue(&self, spec: Spec) {
+        certs::issue_dev(&self.certs(), &[spec], Env::real().now()).expect("issue a certificate");
+    }
+
+    /// `host:port` of a process.
+    pub fn address(&self, party: Party) -> String {
+        self.with(party, |server| server.address())
+    }
+
+    /// Process id of a process.
+    pub fn pid(&self, party: Party) -> u32 {
+        self.with(party, |server| server.pid())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self, party: Party) {
+        self.with(party, Server::kill);
+    }
+
+    /// Starts a killed process again with its flags and its port, and waits until it serves.
+    pub fn restart(&self, party: Party) {
+        self.with(party, Server::restart);
+    }
+
+    /// The issue's fault: kill -9, and a restart after a second.
+    pub fn kill_and_restart(&self, party: Party) {
+        self.kill(party);
+        std::thread::sleep(Duration::from_secs(1));
+        self.restart(party);
+    }
+
+    /// SIGSTOP.
+    pub fn stop(&self, party: Party) {
+        self.with(party, |server| server.signal(Signal::STOP));
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, party: Party) {
+        self.with(party, |server| server.signal(Signal::CONT));
+    }
+
+    /// Waits until a process ends by itself.
+    pub fn until_exit(&self, party: Party, patience: Duration) -> ExitStatus {
+        self.with(party, |server| server.until_exit(patience))
+    }
+
+    /// Gives a further flag to a process from its next start on; the last of equal flags counts.
+    pub fn set_flag(&self, party: Party, flag: &str) {
+        self.with(party, |server| {
+            let name = flag.split('=').next().unwrap_or(flag);
+            let mut args: Vec<String> =
+                server.args().iter().filter(|arg| arg.split('=').next() != Some(name)).cloned().collect();
+            args.push(flag.to_owned());
+            server.set_args(args);
+        });
+    }
+
+    /// Starts a second process of the same kind for the same instance, at a port of its own. It ends when dropped.
+    pub fn rival(&self, party: Party) -> Server {
+        let log = self.log(&format!("{}-rival", party.name()));
+        self.with(party, |server| server.rival(log))
+    }
+
+    /// The last lines a process wrote.
+    pub fn log_tail(&self, party: Party, lines: usize) -> String {
+        self.with(party, |server| server.log_tail(lines))
+    }
+
+    /// Drives a future of a client to its end.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// A channel to an address under a certificate.
+    pub fn channel(&self, address: &str, certificate: &str) -> Channel {
+        let dialer = self.dialer(certificate);
+        self.block_on(async { dialer.channel(address) }).expect("a good address")
+    }
+
+    /// What dials under a certificate of the cluster.
+    pub fn dialer(&self, certificate: &str) -> Dialer {
+        let env = Env::real();
+        let files = TlsFiles::in_dir(&self.certs(), certificate);
+        let tls = self.block_on(Tls::load(&env, files)).expect("load a certificate");
+        Dialer::new(env, Some(tls))
+    }
+
+    /// A user's client of the coordinator.
+    pub fn coordinator(&self) -> CoordinatorClient<Channel> {
+        CoordinatorClient::new(self.channel(&self.address(Party::Coordinator), USER))
+    }
+
+    /// A client of a source agent that has the coordinator's certificate.
+    pub fn source_agent(&self, instance: &'static str) -> SourceAgentClient<Channel> {
+        SourceAgentClient::new(self.channel(&self.address(Party::Source(instance)), COORDINATOR))
+    }
+
+    /// A client of a destination agent that has the coordinator's certificate.
+    pub fn dest_agent(&self, instance: &'static str) -> DestAgentClient<Channel> {
+        DestAgentClient::new(self.channel(&self.address(Party::Dest(instance)), COORDINATOR))
+    }
+
+    /// A call with a deadline.
+    pub fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+        let bounded = async { tokio::time::timeout(Duration::from_secs(30), call).await };
+        match self.block_on(bounded) {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("no answer within 30 s")),
+        }
+    }
+
+    /// The file that gets what a process says.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir().join("logs").join(format!("{name}.log"))
+    }
+
+    fn set_up(&self) {
+        for dir in ["logs", "certs"] {
+            fs::create_dir_all(self.dir().join(dir)).expect("make a directory");
+        }
+        let now = Env::real().now();
+        let mut specs = vec![Spec::new(USER, "spiffe://causeway/user/tester", now)];
+        for party in self.builder.parties() {
+            let spec = Spec::new(party.name(), party.identity(), now).host(self.builder.site_of(party).host);
+            specs.push(match &self.builder.transfer_host {
+                Some(host) => spec.host(host),
+                None => spec,
+            });
+        }
+        certs::issue_dev(&self.certs(), &specs, now).expect("issue the certificates");
+        for party in self.builder.parties() {
+            let server = Server::start(self.launch(party));
+            self.lock().insert(party, server);
+        }
+        self.register("west");
+        self.register("east");
+    }
+
+    fn launch(&self, party: Party) -> Launch {
+        let certs = self.certs();
+        let name = party.name();
+        let mut args = vec![
+            format!("--ca={}", certs.join("ca.pem").display()),
+            format!("--cert={}", certs.join(format!("{name}.pem")).display()),
+            format!("--key={}", certs.join(format!("{name}-key.pem")).display()),
+        ];
+        let (program, kind) = match party {
+            Party::Coordinator => {
+                args.push(format!("--store=redb:{}", self.dir().join("coordinator.redb").display()));
+                // Twenty looks a second: the tests wait for what the coordinator sees.
+                args.push("--observe-every-ms=50".to_owned());
+                ("causeway-coordinator", "coordinator")
+            }
+            Party::Source(instance) | Party::Dest(instance) => {
+                let place = self.place(instance);
+                fs::create_dir_all(place.path()).expect("make an instance's directory");
+                args.push(format!("--instance={instance}"));
+                args.push(format!("--dir={}", place.path().display()));
+                match party {
+                    Party::Source(_) => ("causeway-agent-source", "source"),
+                    _ => ("causeway-agent-dest", "dest"),
+                }
+            }
+        };
+        args.extend(self.builder.flags.get(kind).cloned().unwrap_or_default());
+        let site = self.builder.site_of(party);
+        let (host, wrapper) = (site.host, site.wrapper);
+        Launch { program: binaries::path(program), args, wrapper, host, log: self.log(&name) }
+    }
+
+    /// The instance as it is registered.
+    pub fn instance(&self, name: &'static str) -> v1::Instance {
+        let address = |party| self.lock().get(&party).map(Server::address).unwrap_or_default();
+        let (source_agent, dest_agent) = (address(Party::Source(name)), address(Party::Dest(name)));
+        let transfer_address = match (&self.builder.transfer_host, dest_agent.rsplit_once(':')) {
+            (Some(host), Some((_, port))) => format!("{host}:{port}"),
+            _ => String::new(),
+        };
+        let (name, engine) = (name.to_owned(), "sqlite".to_owned());
+        v1::Instance { name, engine, source_agent, dest_agent, transfer_address, ..Default::default() }
+    }
+
+    fn register(&self, name: &'static str) {
+        let instance = self.instance(name);
+        let mut client = self.coordinator();
+        wait::until("register an instance", PATIENCE, || {
+            let request = v1::RegisterInstanceRequest { instance: Some(instance.clone()) };
+            match self.call(client.register_instance(request)) {
+                Ok(_) => Some(()),
+                Err(status) if status.code() == tonic::Code::Unavailable => None,
+                Err(status) => panic!("register {name}: {}", service::status::describe(&status)),
+            }
+        });
+    }
+
+    fn with<T>(&self, party: Party, act: impl FnOnce(&mut Server) -> T) -> T {
+        act(self.lock().get_mut(&party).unwrap_or_else(|| panic!("{} is part of the cluster", party.name())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Party, Server>> {
+        // A test that panics with the lock held still wants its logs shown.
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let mut servers = self.lock();
+        if std::thread::panicking() {
+            for (party, server) in servers.iter() {
+                println!("--- the end of {}'s log ---\n{}", party.name(), server.log_tail(25));
+            }
+        }
+        servers.clear();
+    }
+}

@@ -1,0 +1,3 @@
+//! End to end: real processes, real databases, real faults. One file a subject.
+
+mod journeys;
