@@ -1,0 +1,236 @@
+//! The coordinator's configuration: flags over environment over file, with the defaults and units of each.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use service::config::{CommonArgs, Loaded};
+
+use crate::{agents::Timeouts, store::InstanceRecord};
+
+/// Takes requests to move and copy databases, and drives them to their end by commands to the agents.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "causeway-coordinator", version)]
+pub struct Args {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become help text")]
+    pub common: CommonArgs,
+
+    /// Where operations and instances are kept: redb:PATH, a file that is made if it does not exist
+    #[arg(long, value_name = "STORE", env = "CAUSEWAY_STORE", default_value = "redb:causeway.redb")]
+    pub store: String,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become help text")]
+    pub limits: LimitArgs,
+}
+
+/// Limits, thresholds and times.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Operations that a source instance runs at once; further ones wait in the queue
+    #[arg(long, value_name = "COUNT", env = "CAUSEWAY_RUNNING_PER_SOURCE", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub running_per_source: u32,
+
+    /// Operations that may be under way or queued at once, over all instances
+    #[arg(long, value_name = "COUNT", env = "CAUSEWAY_ACTIVE_MAX", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub active_max: u32,
+
+    /// Seconds an operation stays ready for completion before it is cancelled, unless its start says otherwise
+    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_WINDOW_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub window_seconds: u64,
+
+    /// Milliseconds a move may freeze its source, unless its completion says otherwise
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_MAX_FREEZE_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub max_freeze_ms: u64,
+
+    /// Milliseconds that transactions running at the fence may go on, unless the completion says otherwise
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_GRACE_MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    pub grace_ms: u64,
+
+    /// Milliseconds between two looks at an operation's agents
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_OBSERVE_EVERY_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub observe_every_ms: u64,
+
+    /// An operation becomes ready when the destination is at most this many milliseconds behind ...
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_READY_LAG_MS", default_value_t = 1_000)]
+    pub ready_lag_ms: u64,
+
+    /// ... and at most this many bytes of log
+    #[arg(long, value_name = "BYTES", env = "CAUSEWAY_READY_LAG_BYTES", default_value_t = 16 << 20)]
+    pub ready_lag_bytes: u64,
+
+    /// A ready operation is no longer ready when the destination is more than this many milliseconds behind ...
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_BEHIND_LAG_MS", default_value_t = 10_000)]
+    pub behind_lag_ms: u64,
+
+    /// ... or more than this many bytes of log
+    #[arg(long, value_name = "BYTES", env = "CAUSEWAY_BEHIND_LAG_BYTES", default_value_t = 256 << 20)]
+    pub behind_lag_bytes: u64,
+
+    /// Milliseconds an agent may take to answer a question
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_QUESTION_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub question_timeout_ms: u64,
+
+    /// Milliseconds an agent may take to obey a command before it is given again
+    #[arg(long, value_name = "MS", env = "CAUSEWAY_COMMAND_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub command_timeout_ms: u64,
+
+    /// Seconds the destination may take to finish after the flip, its on_online hook included, before it is asked again
+    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_FINISH_TIMEOUT_SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub finish_timeout_seconds: u64,
+
+    /// Allow operations between instances of different subscriptions
+    #[arg(long, env = "CAUSEWAY_ALLOW_CROSS_SUBSCRIPTION", value_parser = BoolishValueParser::new())]
+    pub allow_cross_subscription: bool,
+
+    /// Allow operations between instances of different regions
+    #[arg(long, env = "CAUSEWAY_ALLOW_CROSS_REGION", value_parser = BoolishValueParser::new())]
+    pub allow_cross_region: bool,
+}
+
+/// What a coordinator is made from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The store.
+    pub store: StoreAddress,
+    /// Limits, thresholds and times.
+    pub limits: Limits,
+    /// The instances of the configuration file.
+    pub instances: Vec<InstanceRecord>,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAddress {
+    /// A redb file.
+    Redb(PathBuf),
+}
+
+/// [`LimitArgs`] in the units the code uses.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Operations that a source runs at once.
+    pub running_per_source: usize,
+    /// Operations that have not ended, over all instances.
+    pub active_max: usize,
+    /// How long an operation stays ready.
+    pub window: Duration,
+    /// How long a move may freeze its source.
+    pub max_freeze: Duration,
+    /// How long running transactions may go on.
+    pub grace: Duration,
+    /// Time between two looks.
+    pub observe_every: Duration,
+    /// Most milliseconds of lag when ready.
+    pub ready_lag_ms: u64,
+    /// Most bytes of lag when ready.
+    pub ready_lag_bytes: u64,
+    /// Most milliseconds of lag to stay ready.
+    pub behind_lag_ms: u64,
+    /// Most bytes of lag to stay ready.
+    pub behind_lag_bytes: u64,
+    /// How long agents may take.
+    pub timeouts: Timeouts,
+    /// How long the destination may take to finish.
+    pub finish_timeout: Duration,
+    /// Subscriptions may differ.
+    pub allow_cross_subscription: bool,
+    /// Regions may differ.
+    pub allow_cross_region: bool,
+}
+
+/// Why a configuration is no good.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a store's address.
+    #[error("--store {given:?} is not a store: write redb:PATH, such as redb:/var/lib/causeway/coordinator.redb")]
+    Store {
+        /// What was given.
+        given: String,
+    },
+    /// A threshold below the one it must exceed.
+    #[error(
+        "--behind-lag-{unit} ({behind}) must not be less than --ready-lag-{unit} ({ready}): an operation would be ready and not ready at once"
+    )]
+    Thresholds {
+        /// `ms` or `bytes`.
+        unit: &'static str,
+        /// What was given.
+        behind: u64,
+        /// What was given.
+        ready: u64,
+    },
+    /// An instance of the file is wrong.
+    #[error("[[instance]] {name}: {reason}")]
+    Instance {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file's section does not have the right form.
+    #[error(transparent)]
+    Section(#[from] service::config::Error),
+}
+
+/// The section of the file that holds instances.
+pub const SECTIONS: [&str; 1] = ["instance"];
+
+impl Config {
+    /// Check what was parsed.
+    pub fn from_loaded(loaded: &Loaded<Args>) -> Result<Self, Error> {
+        let instances = loaded.section::<Vec<InstanceRecord>>(SECTIONS[0])?.unwrap_or_default();
+        Self::new(&loaded.args.store, &loaded.args.limits, instances)
+    }
+
+    /// Check a store's address, limits and instances.
+    pub fn new(store: &str, limits: &LimitArgs, instances: Vec<InstanceRecord>) -> Result<Self, Error> {
+        let path = store.strip_prefix("redb:").filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| Error::Store { given: store.to_owned() })?;
+        for (unit, ready, behind) in [
+            ("ms", limits.ready_lag_ms, limits.behind_lag_ms),
+            ("bytes", limits.ready_lag_bytes, limits.behind_lag_bytes),
+        ] {
+            if behind < ready {
+                return Err(Error::Thresholds { unit, behind, ready });
+            }
+        }
+        for (at, instance) in instances.iter().enumerate() {
+            let wrong = |reason: String| Error::Instance { name: instance.name.to_string(), reason };
+            if instances[..at].iter().any(|other| other.name == instance.name) {
+                return Err(wrong("it is given twice: drop one".to_owned()));
+            }
+            if let Some((field, problem)) = crate::instances::violations(instance).into_iter().next() {
+                return Err(wrong(format!("{field}: {problem}")));
+            }
+        }
+        Ok(Self { store: StoreAddress::Redb(path.into()), limits: limits.into(), instances })
+    }
+}
+
+impl From<&LimitArgs> for Limits {
+    fn from(args: &LimitArgs) -> Self {
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        Self {
+            running_per_source: count(args.running_per_source),
+            active_max: count(args.active_max),
+            window: Duration::from_secs(args.window_seconds),
+            max_freeze: Duration::from_millis(args.max_freeze_ms),
+            grace: Duration::from_millis(args.grace_ms),
+            observe_every: Duration::from_millis(args.observe_every_ms),
+            ready_lag_ms: args.ready_lag_ms,
+            ready_lag_bytes: args.ready_lag_bytes,
+            behind_lag_ms: args.behind_lag_ms,
+            behind_lag_bytes: args.behind_lag_bytes,
+            timeouts: Timeouts {
+                question: Duration::from_millis(args.question_timeout_ms),
+                command: Duration::from_millis(args.command_timeout_ms),
+            },
+            finish_timeout: Duration::from_secs(args.finish_timeout_seconds),
+            allow_cross_subscription: args.allow_cross_subscription,
+            allow_cross_region: args.allow_cross_region,
+        }
+    }
+}

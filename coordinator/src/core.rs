@@ -1,0 +1,33 @@
+//! What the driver and the calls of users share.
+
+use service::{Env, Shutdown};
+
+use crate::{agents::Agents, config::Limits, driver::Hub, instances::Instances, store::Records};
+
+/// The parts of a coordinator, each made once.
+pub struct Core {
+    /// Clock, randomness, network.
+    pub env: Env,
+    /// Limits, thresholds and times.
+    pub limits: Limits,
+    /// The store.
+    pub records: Records,
+    /// The instances.
+    pub instances: Instances,
+    /// How to call agents.
+    pub agents: Agents,
+    /// What is known in memory.
+    pub hub: Hub,
+    /// Held by whoever decides by a count over several operations, from the count to the commit: starts, admissions from
+    /// the queue, and changes of instances.
+    pub gate: tokio::sync::Mutex<()>,
+    /// Triggered when the process is to end.
+    pub shutdown: Shutdown,
+}
+
+impl Core {
+    /// Wall clock in milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.env.now().as_millis()
+    }
+}

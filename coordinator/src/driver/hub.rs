@@ -1,0 +1,182 @@
+//! What is known in memory about the operations that have not ended: a copy of the store, and what changes too often to
+//! be stored. All of it can be lost.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use handover::{CommandVersion, InstanceName, OperationId, operation::State};
+use tokio::sync::watch;
+
+use crate::{agents::Half, progress::Progress, store::Stored};
+
+/// One operation as it is now.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The record.
+    pub stored: Arc<Stored>,
+    /// How far it is; nothing until its agents were asked.
+    pub progress: Option<Progress>,
+    /// For whom it waits, and why.
+    pub waiting: BTreeMap<Waiter, String>,
+}
+
+/// Whom an operation may wait for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Waiter {
+    /// An agent.
+    Agent(Half),
+    /// The coordinator's own store.
+    Store,
+}
+
+/// The views of all operations that have not ended, fed by the store's changes in their order.
+#[derive(Debug)]
+pub struct Hub {
+    views: Mutex<HashMap<OperationId, watch::Sender<View>>>,
+    seen: watch::Sender<CommandVersion>,
+    /// Counts the changes that may give a queued operation its turn.
+    turns: watch::Sender<u64>,
+}
+
+impl Hub {
+    /// A hub that knows of nothing.
+    pub fn new() -> Self {
+        Self { views: Mutex::default(), seen: watch::Sender::new(CommandVersion(0)), turns: watch::Sender::new(0) }
+    }
+
+    /// Take up a record. Older ones than known change nothing. One that ended is told to its watchers and dropped.
+    pub fn apply(&self, stored: Stored) {
+        let version = stored.version;
+        let id = stored.id().clone();
+        let state = stored.operation().state.clone();
+        let stored = Arc::new(stored);
+        let mut turn = state.ended();
+        {
+            let mut views = self.lock();
+            match views.get(&id) {
+                Some(view) => {
+                    view.send_if_modified(|view| {
+                        if view.stored.version >= version {
+                            return false;
+                        }
+                        turn |= view.stored.operation().state != state;
+                        if stage(&view.stored) != stage(&stored) {
+                            view.waiting.clear();
+                        }
+                        view.stored = stored.clone();
+                        true
+                    });
+                }
+                None if !state.ended() => {
+                    let view = View { stored, progress: None, waiting: BTreeMap::new() };
+                    views.insert(id.clone(), watch::Sender::new(view));
+                    turn = true;
+                }
+                None => {}
+            }
+            if state.ended() {
+                // Its watchers keep their receivers and with them the last view.
+                views.remove(&id);
+            }
+        }
+        if turn {
+            self.turns.send_modify(|count| *count += 1);
+        }
+        self.seen.send_if_modified(|seen| {
+            let newer = *seen < version;
+            *seen = version.max(*seen);
+            newer
+        });
+    }
+
+    /// Completes once every change up to `version` was taken up.
+    pub async fn caught_up(&self, version: CommandVersion) {
+        // The sender lives in `self`, so the channel cannot close.
+        let _ = self.seen.subscribe().wait_for(|seen| *seen >= version).await;
+    }
+
+    /// The present view of an operation and all later ones; nothing if it has ended.
+    pub fn subscribe(&self, id: &OperationId) -> Option<watch::Receiver<View>> {
+        self.lock().get(id).map(watch::Sender::subscribe)
+    }
+
+    /// The present view of an operation; nothing if it has ended.
+    pub fn view(&self, id: &OperationId) -> Option<View> {
+        self.lock().get(id).map(|view| view.borrow().clone())
+    }
+
+    /// Show how far an operation is.
+    pub fn set_progress(&self, id: &OperationId, progress: Progress) {
+        if let Some(view) = self.lock().get(id) {
+            view.send_modify(|view| view.progress = Some(progress));
+        }
+    }
+
+    /// Show for whom an operation waits, or that it waits no more.
+    pub fn set_waiting(&self, id: &OperationId, whom: Waiter, why: Option<String>) {
+        if let Some(view) = self.lock().get(id) {
+            view.send_if_modified(|view| match why {
+                Some(why) => view.waiting.insert(whom, why.clone()) != Some(why),
+                None => view.waiting.remove(&whom).is_some(),
+            });
+        }
+    }
+
+    /// How many operations have not ended.
+    pub fn active(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The ids of the operations that have not ended.
+    pub fn ids(&self) -> Vec<OperationId> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// How many operations a source runs: out of the queue and not ended.
+    pub fn running(&self, source: &InstanceName) -> usize {
+        let views = self.lock();
+        let runs = |view: &watch::Sender<View>| {
+            let view = view.borrow();
+            let operation = view.stored.operation();
+            operation.source == *source && operation.state.running()
+        };
+        views.values().filter(|view| runs(view)).count()
+    }
+
+    /// The place of a queued operation in its source's queue, first in first out: 1 is next, 0 is not queued.
+    pub fn place(&self, stored: &Stored) -> u32 {
+        let mine = stored.operation();
+        if mine.state != State::Queued {
+            return 0;
+        }
+        let before = |view: &watch::Sender<View>| {
+            let view = view.borrow();
+            let other = view.stored.operation();
+            other.source == mine.source
+                && other.state == State::Queued
+                && (other.times.created_ms, &other.id) < (mine.times.created_ms, &mine.id)
+        };
+        let ahead = self.lock().values().filter(|view| before(view)).count();
+        u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// Changes whenever a queued operation may have got its turn.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, watch::Sender<View>>> {
+        self.views.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is being done for an operation: when it changes, what was waited for does not count any more.
+fn stage(stored: &Stored) -> Vec<handover::operation::Action> {
+    handover::operation::actions(stored.operation())
+}

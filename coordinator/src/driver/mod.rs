@@ -1,0 +1,132 @@
+//! The driver: one task for each operation that has not ended, started from the store alone.
+//!
+//! The store's changes are the only wire between the calls of users and the tasks: whoever commits a change of an
+//! operation wakes its task, and a new operation gets one.
+
+mod cutover;
+mod ending;
+mod hub;
+mod observe;
+mod perform;
+mod prepare;
+mod rate;
+mod task;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use handover::OperationId;
+use service::Backoff;
+use tokio::task::AbortHandle;
+
+use crate::{core::Core, store};
+
+pub use hub::{Hub, View, Waiter};
+
+/// Drives every operation until shutdown. Returns early only if the store cannot be read at the start.
+pub async fn run(core: Arc<Core>) -> Result<(), store::Error> {
+    // Watched before it is listed, so that nothing falls between.
+    let mut changes = core.records.changes();
+    let mut tasks = Tasks { core: core.clone(), running: HashMap::new(), ended: FuturesUnordered::new() };
+    for stored in core.records.active().await? {
+        core.hub.apply(stored);
+    }
+    tasks.start_all();
+    tracing::info!(operations = core.hub.active(), "driving");
+    loop {
+        tokio::select! {
+            biased;
+            () = core.shutdown.wait() => break,
+            Some((id, panicked)) = tasks.ended.next() => tasks.ended(id, panicked).await,
+            change = changes.next() => match change {
+                Some(Ok(stored)) => {
+                    let (id, ended) = (stored.id().clone(), stored.operation().state.ended());
+                    core.hub.apply(stored);
+                    if !ended {
+                        tasks.start(id);
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "follow the store's changes, listing again");
+                    changes = core.records.changes();
+                    relist(&core).await;
+                    tasks.start_all();
+                }
+                // The store lives as long as `core`.
+                None => break,
+            }
+        }
+    }
+    tasks.stop().await;
+    Ok(())
+}
+
+/// Bring the hub up to date after changes were missed.
+async fn relist(core: &Core) {
+    let mut backoff = Backoff::default();
+    loop {
+        match refresh(core).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%error, "list the operations, trying again"),
+        }
+        backoff.wait(&core.env).await;
+    }
+}
+
+async fn refresh(core: &Core) -> Result<(), store::Error> {
+    for stored in core.records.active().await? {
+        core.hub.apply(stored);
+    }
+    // Those that ended while changes were missed are in no list of active ones.
+    for id in core.hub.ids() {
+        if let Some(stored) = core.records.operation(&id).await? {
+            core.hub.apply(stored);
+        }
+    }
+    Ok(())
+}
+
+struct Tasks {
+    core: Arc<Core>,
+    running: HashMap<OperationId, AbortHandle>,
+    ended: FuturesUnordered<BoxFuture<'static, (OperationId, bool)>>,
+}
+
+impl Tasks {
+    fn start_all(&mut self) {
+        for id in self.core.hub.ids() {
+            self.start(id);
+        }
+    }
+
+    fn start(&mut self, id: OperationId) {
+        if self.running.contains_key(&id) {
+            return;
+        }
+        let task = self.core.env.spawn("drive", task::drive(self.core.clone(), id.clone()));
+        self.running.insert(id.clone(), task.abort_handle());
+        self.ended.push(task.map(|joined| (id, joined.is_err_and(|error| error.is_panic()))).boxed());
+    }
+
+    /// A task ends with its operation. One that panicked starts again from the store.
+    async fn ended(&mut self, id: OperationId, panicked: bool) {
+        self.running.remove(&id);
+        if panicked {
+            // Not at once, should it panic again.
+            self.core.env.sleep(Duration::from_secs(1)).await;
+        }
+        if self.core.hub.view(&id).is_some() {
+            self.start(id);
+        }
+    }
+
+    /// Everything is in the store: tasks are stopped where they stand, and only waited for.
+    async fn stop(&mut self) {
+        for task in self.running.values() {
+            task.abort();
+        }
+        while self.ended.next().await.is_some() {}
+    }
+}

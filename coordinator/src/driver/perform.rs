@@ -1,0 +1,225 @@
+//! Performing an action: who does what, and how commands are repeated until they are obeyed.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use handover::{
+    CommandVersion, InstanceName, OperationId,
+    operation::{Action, Event, State, step},
+};
+use service::Backoff;
+
+use super::{Waiter, rate::Rate};
+use crate::{
+    agents::{self, DestAgent, Half, Party, SourceAgent},
+    core::Core,
+    store::{self, InstanceRecord, Stored},
+};
+
+/// What came of performing an action.
+pub(super) enum Performed {
+    /// An event for the state machine.
+    Event(Event),
+    /// The operation was changed already: load it.
+    Changed,
+}
+
+/// Performs the actions of one operation.
+pub(super) struct Performer {
+    pub(super) core: Arc<Core>,
+    pub(super) id: OperationId,
+    /// The newest version known; every command carries it as it is when the command leaves.
+    version: AtomicU64,
+    pub(super) watching: Mutex<Watching>,
+}
+
+/// What observing remembers from one look to the next.
+pub(super) struct Watching {
+    pub(super) next_at: Duration,
+    pub(super) backoff: Backoff,
+    pub(super) rate: Rate,
+}
+
+/// How a call that failed is taken.
+pub(super) enum Verdict {
+    /// Show it and call again.
+    Again,
+    /// It is the answer.
+    GiveUp,
+}
+
+impl Performer {
+    pub(super) fn new(core: Arc<Core>, id: OperationId, version: CommandVersion) -> Self {
+        let backoff = Backoff::new(core.limits.observe_every, core.limits.observe_every.max(Duration::from_secs(2)));
+        let watching = Watching { next_at: Duration::ZERO, backoff, rate: Rate::default() };
+        Self { core, id, version: AtomicU64::new(version.0), watching: Mutex::new(watching) }
+    }
+
+    pub(super) fn set_version(&self, version: CommandVersion) {
+        self.version.fetch_max(version.0, Ordering::SeqCst);
+    }
+
+    pub(super) fn version(&self) -> CommandVersion {
+        CommandVersion(self.version.load(Ordering::SeqCst))
+    }
+
+    pub(super) async fn perform(&self, action: Action, stored: Stored) -> Performed {
+        let operation = stored.operation();
+        match action {
+            Action::AwaitPlace => self.await_place(&stored).await,
+            Action::Prepare => Performed::Event(self.prepare(operation).await),
+            Action::Observe => Performed::Event(self.observe(operation).await),
+            Action::CutOver(attempt) => Performed::Event(self.cut_over(&stored.record, attempt).await),
+            Action::AbortDest(attempt) => Performed::Event(self.abort_dest(operation, attempt).await),
+            Action::Unfence(attempt) => Performed::Event(self.unfence(operation, attempt).await),
+            Action::Release(attempt) => Performed::Event(self.release(operation, attempt).await),
+            Action::Finish => Performed::Event(self.finish(operation).await),
+            Action::Discard => Performed::Event(self.discard(operation).await),
+            Action::CleanSource => Performed::Event(self.clean_source(operation).await),
+            Action::ForgetDest => Performed::Event(self.forget_dest(operation).await),
+        }
+    }
+
+    /// Wait for the operation's turn and take the place in one step, so that no more than the limit get one.
+    async fn await_place(&self, stored: &Stored) -> Performed {
+        let core = &self.core;
+        let mut turns = core.hub.turns();
+        loop {
+            turns.mark_unchanged();
+            {
+                let _gate = core.gate.lock().await;
+                let free = core.hub.running(&stored.operation().source) < core.limits.running_per_source;
+                if free && core.hub.place(stored) == 1 {
+                    match self.admit().await {
+                        Ok(()) => return Performed::Changed,
+                        Err(error) => {
+                            tracing::error!(operation = %self.id, %error, "take the operation out of the queue");
+                            core.hub.set_waiting(&self.id, Waiter::Store, Some(error.to_string()));
+                        }
+                    }
+                }
+            }
+            // A turn may also be missed by an error of the store: look again at leisure.
+            let _ = core.env.timeout(Duration::from_secs(2), turns.changed()).await;
+        }
+    }
+
+    async fn admit(&self) -> Result<(), store::Error> {
+        let core = &self.core;
+        let Some(stored) = core.records.operation(&self.id).await? else {
+            return Ok(());
+        };
+        if stored.operation().state != State::Queued {
+            return Ok(());
+        }
+        let now_ms = core.now_ms();
+        if let Ok(next) = step(stored.operation(), &Event::Admitted { now_ms }) {
+            let record = stored.record.advanced(next, now_ms);
+            match core.records.update(&[(&stored, &record)]).await {
+                // The count must be right for whoever comes through the gate next.
+                Ok(version) => core.hub.caught_up(version).await,
+                Err(store::Error::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance of this operation.
+    pub(super) async fn instance(&self, half: Half, name: &InstanceName) -> Result<InstanceRecord, agents::Error> {
+        let party = || Party { half, instance: name.clone(), address: String::new() };
+        match self.core.instances.get(name).await {
+            Ok(Some(known)) => Ok(known.record),
+            Ok(None) => {
+                let message = format!("instance {name} is not known any more: register it again");
+                Err(agents::Error::Misconfigured { party: party(), message })
+            }
+            Err(error) => Err(agents::Error::Unreachable { party: party(), message: error.to_string() }),
+        }
+    }
+
+    pub(super) async fn source(&self, name: &InstanceName) -> Result<SourceAgent, agents::Error> {
+        self.core.agents.source(&self.instance(Half::Source, name).await?)
+    }
+
+    pub(super) async fn dest(&self, name: &InstanceName) -> Result<DestAgent, agents::Error> {
+        self.core.agents.dest(&self.instance(Half::Dest, name).await?)
+    }
+
+    /// Show for which agent the operation waits, or that it waits no more.
+    pub(super) fn waiting(&self, half: Half, why: Option<String>) {
+        self.core.hub.set_waiting(&self.id, Waiter::Agent(half), why);
+    }
+
+    /// Give a command until it is obeyed or `judge` gives up. Each call gets the version to carry.
+    ///
+    /// `STALE_VERSION` is cured here: the record is written again, which raises its version.
+    pub(super) async fn insist<T, F, Fut>(
+        &self,
+        half: Half,
+        mut backoff: Backoff,
+        judge: fn(&agents::Error) -> Verdict,
+        mut call: F,
+    ) -> Result<T, agents::Error>
+    where
+        F: FnMut(CommandVersion) -> Fut,
+        Fut: Future<Output = Result<T, agents::Error>>,
+    {
+        let mut stale = 0;
+        loop {
+            let version = self.version();
+            let error = match call(version).await {
+                Ok(answer) => {
+                    self.waiting(half, None);
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            if error.is("STALE_VERSION") {
+                self.raise(version, &error, stale).await;
+                stale += 1;
+                if stale <= STALE_AT_ONCE {
+                    continue;
+                }
+            } else if let Verdict::GiveUp = judge(&error) {
+                return Err(error);
+            }
+            self.waiting(half, Some(text(&error)));
+            backoff.wait(&self.core.env).await;
+        }
+    }
+
+    /// Make the operation's version greater than what an agent knows, unless somebody else changed the operation already.
+    async fn raise(&self, sent: CommandVersion, error: &agents::Error, tries: u32) {
+        let known = match error {
+            agents::Error::Refused { known: Some(known), .. } => *known,
+            // Instances that obeyed an earlier store may be far ahead: the steps double, so that a few reach any version.
+            _ => CommandVersion(sent.0.saturating_add((1u64 << (4 * tries).min(40)) - 1)),
+        };
+        let records = &self.core.records;
+        let raised = match records.operation(&self.id).await {
+            Ok(Some(stored)) if stored.version > sent && stored.version > known => Ok(stored.version),
+            Ok(Some(stored)) => records.raise(&stored, known).await,
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        match raised {
+            Ok(version) => {
+                tracing::info!(operation = %self.id, from = sent.0, to = version.0, "raise the version of commands");
+                self.set_version(version);
+            }
+            Err(store::Error::Conflict { .. }) => {}
+            Err(error) => tracing::error!(operation = %self.id, %error, "raise the version of commands"),
+        }
+    }
+}
+
+/// Raises of the version that follow one another without a pause: their steps reach 2^40.
+const STALE_AT_ONCE: u32 = 11;
+
+/// An error as shown in `waiting_for`: who, and what.
+pub(super) fn text(error: &agents::Error) -> String {
+    error.to_string()
+}

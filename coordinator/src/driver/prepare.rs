@@ -1,0 +1,85 @@
+//! Preparing: preflight once more, then the destination, then the source.
+
+use handover::{
+    CommandVersion, Severity,
+    operation::{Event, Operation},
+};
+use service::Backoff;
+
+use super::perform::{Performer, Verdict};
+use crate::{
+    admission::preflight::{self, Pair},
+    agents::{self, DestAddress, Half},
+};
+
+/// What is not said to pass by itself ends the operation, with the agent's reason.
+fn if_retryable(error: &agents::Error) -> Verdict {
+    if error.retryable() { Verdict::Again } else { Verdict::GiveUp }
+}
+
+impl Performer {
+    /// Prepare both sides, or find out why not.
+    pub(super) async fn prepare(&self, operation: &Operation) -> Event {
+        match self.try_prepare(operation).await {
+            Ok(event) => event,
+            Err(error) => Event::Fail { reason: error.reason(), now_ms: self.core.now_ms() },
+        }
+    }
+
+    async fn try_prepare(&self, operation: &Operation) -> Result<Event, agents::Error> {
+        let findings = self.preflight(operation).await?;
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Ok(Event::PreflightFailed { findings });
+        }
+        let tls = self.core.agents.tls();
+        self.insist(Half::Dest, Backoff::default(), if_retryable, |version| async move {
+            let source = self.instance(Half::Source, &operation.source).await?;
+            // Without TLS nobody can prove an identity: the token alone counts.
+            let identity = if tls { source.source_identity() } else { String::new() };
+            let Operation { kind, database, token, .. } = operation;
+            self.dest(&operation.destination).await?.prepare(&self.id, version, *kind, database, token, &identity).await
+        })
+        .await?;
+        self.insist(Half::Source, Backoff::default(), if_retryable, |version| self.begin(operation, version)).await?;
+        Ok(Event::Begun { findings })
+    }
+
+    async fn begin(&self, operation: &Operation, version: CommandVersion) -> Result<(), agents::Error> {
+        let dest = self.instance(Half::Dest, &operation.destination).await?;
+        let identity = if self.core.agents.tls() { dest.dest_identity() } else { String::new() };
+        let to = DestAddress { address: dest.transfer_address(), instance: dest.name.as_str(), identity: &identity };
+        let Operation { kind, database, token, options, .. } = operation;
+        self.source(&operation.source)
+            .await?
+            .begin(&self.id, version, *kind, database, token, to, options.log_budget_bytes)
+            .await
+    }
+
+    /// The agents' findings. Unlike at the start, an agent that cannot be reached is waited for: the operation was
+    /// accepted, and agents restart.
+    async fn preflight(&self, operation: &Operation) -> Result<Vec<handover::Finding>, agents::Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match self.preflight_once(operation).await {
+                Ok(findings) => {
+                    self.waiting(Half::Source, None);
+                    self.waiting(Half::Dest, None);
+                    return Ok(findings);
+                }
+                Err(error) => error,
+            };
+            if let Verdict::GiveUp = if_retryable(&error) {
+                return Err(error);
+            }
+            self.waiting(error.party().half, Some(error.to_string()));
+            backoff.wait(&self.core.env).await;
+        }
+    }
+
+    async fn preflight_once(&self, operation: &Operation) -> Result<Vec<handover::Finding>, agents::Error> {
+        let source = self.instance(Half::Source, &operation.source).await?;
+        let dest = self.instance(Half::Dest, &operation.destination).await?;
+        let pair = Pair { source: &source, dest: &dest };
+        preflight::examine(&self.core.agents, &pair, operation.kind, &operation.database, Some(&self.id)).await
+    }
+}

@@ -1,0 +1,283 @@
+//! The typed layer over the store: which keys there are and what changes together.
+//!
+//! | key | value |
+//! |---|---|
+//! | `op/<id>` | an operation |
+//! | `busy/<instance>/<database>` | id of the operation that has it; one key at each end, gone when the operation ends |
+//! | `batch/<id>` | ids of the operations of one start |
+//! | `request/<id>` | a start request that carried an id |
+//! | `instance/<name>` | a registered instance |
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream::BoxStream};
+use handover::{CommandVersion, DatabaseName, InstanceName, OperationId, operation::Operation};
+
+use super::{Error, InstanceRecord, Page, Record, RequestRecord, Revision, Store, Stored, Txn, codec};
+
+/// Entries read from the store at once.
+const PAGE: usize = 256;
+
+const OPERATIONS: &str = "op/";
+const INSTANCES: &str = "instance/";
+
+/// The records of one store. Cloning is cheap.
+#[derive(Clone)]
+pub struct Records {
+    store: Arc<dyn Store>,
+}
+
+/// All that one start writes.
+#[derive(Clone, Debug)]
+pub struct Creation {
+    /// The operations, all of one batch.
+    pub records: Vec<Record>,
+    /// The request's id and record, if it carried one.
+    pub request: Option<(String, RequestRecord)>,
+}
+
+/// A change of an operation.
+pub type OperationChange = Result<Stored, Error>;
+
+fn operation_key(id: &OperationId) -> String {
+    format!("{OPERATIONS}{id}")
+}
+
+fn busy_prefix(instance: &InstanceName) -> String {
+    format!("busy/{instance}/")
+}
+
+fn busy_keys(operation: &Operation) -> [String; 2] {
+    let key = |instance| format!("{}{}", busy_prefix(instance), operation.database);
+    [key(&operation.source), key(&operation.destination)]
+}
+
+fn instance_key(name: &InstanceName) -> String {
+    format!("{INSTANCES}{name}")
+}
+
+impl Records {
+    /// The records of `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// One operation.
+    pub async fn operation(&self, id: &OperationId) -> Result<Option<Stored>, Error> {
+        let key = operation_key(id);
+        let Some(found) = self.store.get(&key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Stored { version: CommandVersion(found.version.0), record: codec::decode(&key, &found.value)? }))
+    }
+
+    /// Up to `limit` operations from the newest down, starting below `before`.
+    pub async fn newest(&self, before: Option<&OperationId>, limit: usize) -> Result<Vec<Stored>, Error> {
+        let page = Page { after: before.map(operation_key), limit, descending: true };
+        let entries = self.store.list(OPERATIONS, page).await?;
+        entries
+            .into_iter()
+            .map(|entry| {
+                let record = codec::decode(&entry.key, &entry.versioned.value)?;
+                Ok(Stored { version: CommandVersion(entry.versioned.version.0), record })
+            })
+            .collect()
+    }
+
+    /// Every operation that has not ended, oldest first. They are those that hold a busy key.
+    pub async fn active(&self) -> Result<Vec<Stored>, Error> {
+        let mut ids: Vec<OperationId> = self.busy("busy/").await?.into_iter().map(|(_, id)| id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut active = Vec::with_capacity(ids.len());
+        for id in ids {
+            // One that ends in between is gone from the list, not damaged.
+            active.extend(self.operation(&id).await?.filter(|stored| !stored.operation().state.ended()));
+        }
+        Ok(active)
+    }
+
+    /// Which operation has each busy database of an instance.
+    pub async fn busy_at(&self, instance: &InstanceName) -> Result<Vec<(DatabaseName, OperationId)>, Error> {
+        let prefix = busy_prefix(instance);
+        let busy = self.busy(&prefix).await?;
+        busy.into_iter()
+            .map(|(key, id)| {
+                let name = DatabaseName::parse(&key[prefix.len()..])
+                    .map_err(|error| Error::Value { key: key.clone(), reason: error.to_string() })?;
+                Ok((name, id))
+            })
+            .collect()
+    }
+
+    /// Which operation has a database of an instance.
+    pub async fn busy_with(
+        &self,
+        instance: &InstanceName,
+        database: &DatabaseName,
+    ) -> Result<Option<OperationId>, Error> {
+        let key = format!("{}{database}", busy_prefix(instance));
+        self.read(&key).await
+    }
+
+    async fn busy(&self, prefix: &str) -> Result<Vec<(String, OperationId)>, Error> {
+        let mut all = Vec::new();
+        let mut page = Page::first(PAGE);
+        loop {
+            let entries = self.store.list(prefix, page.clone()).await?;
+            let full = entries.len() == PAGE;
+            for entry in entries {
+                let id = codec::decode(&entry.key, &entry.versioned.value)?;
+                page.after = Some(entry.key.clone());
+                all.push((entry.key, id));
+            }
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Write all of a start, or nothing: [`Error::Busy`] if a database is taken, [`Error::Conflict`] if the request's id is.
+    pub async fn create(&self, creation: &Creation) -> Result<CommandVersion, Error> {
+        let mut txn = Txn::default();
+        let mut ids = Vec::new();
+        for record in &creation.records {
+            let operation = &record.operation;
+            let key = operation_key(&operation.id);
+            txn = txn.absent(&key).put(&key, codec::encode(&key, record)?);
+            for busy in busy_keys(operation) {
+                txn = txn.absent(&busy).put(&busy, codec::encode(&busy, &operation.id)?);
+            }
+            ids.push(&operation.id);
+        }
+        if let Some(first) = creation.records.first() {
+            let key = format!("batch/{}", first.operation.batch);
+            txn = txn.absent(&key).put(&key, codec::encode(&key, &ids)?);
+        }
+        if let Some((id, request)) = &creation.request {
+            let key = format!("request/{id}");
+            txn = txn.absent(&key).put(&key, codec::encode(&key, request)?);
+        }
+        let error = match self.store.commit(txn).await {
+            Ok(revision) => return Ok(CommandVersion(revision.0)),
+            Err(error) => error,
+        };
+        if let Error::Conflict { key } = &error {
+            for record in &creation.records {
+                let operation = &record.operation;
+                for (busy, instance) in busy_keys(operation).iter().zip([&operation.source, &operation.destination]) {
+                    if busy == key
+                        && let Some(by) = self.busy_with(instance, &operation.database).await?
+                    {
+                        let (instance, database) = (instance.clone(), operation.database.clone());
+                        return Err(Error::Busy { instance, database, operation: by });
+                    }
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// Replace operations, all or none, if each still has the version it was read with. One that ends frees its databases
+    /// in the same commit.
+    pub async fn update(&self, changes: &[(&Stored, &Record)]) -> Result<CommandVersion, Error> {
+        self.update_above(changes, CommandVersion(0)).await
+    }
+
+    /// Write an operation as it is, so that its version is greater than `above` and than all before.
+    pub async fn raise(&self, stored: &Stored, above: CommandVersion) -> Result<CommandVersion, Error> {
+        self.update_above(&[(stored, &stored.record)], above).await
+    }
+
+    async fn update_above(
+        &self,
+        changes: &[(&Stored, &Record)],
+        above: CommandVersion,
+    ) -> Result<CommandVersion, Error> {
+        let mut txn = Txn { above: Revision(above.0), ..Txn::default() };
+        for (before, after) in changes {
+            let key = operation_key(before.id());
+            txn = txn.check(&key, Revision(before.version.0)).put(&key, codec::encode(&key, after)?);
+            if after.operation.state.ended() && !before.operation().state.ended() {
+                for busy in busy_keys(&after.operation) {
+                    txn = txn.delete(busy);
+                }
+            }
+        }
+        Ok(CommandVersion(self.store.commit(txn).await?.0))
+    }
+
+    /// The operations of a batch in the order of the request; empty if it is unknown.
+    pub async fn batch(&self, batch: &str) -> Result<Vec<OperationId>, Error> {
+        Ok(self.read(&format!("batch/{batch}")).await?.unwrap_or_default())
+    }
+
+    /// A request that carried this id.
+    pub async fn request(&self, id: &str) -> Result<Option<RequestRecord>, Error> {
+        self.read(&format!("request/{id}")).await
+    }
+
+    /// A registered instance and the version of its record.
+    pub async fn instance(&self, name: &InstanceName) -> Result<Option<(InstanceRecord, u64)>, Error> {
+        let key = instance_key(name);
+        let Some(found) = self.store.get(&key).await? else {
+            return Ok(None);
+        };
+        Ok(Some((codec::decode(&key, &found.value)?, found.version.0)))
+    }
+
+    /// All registered instances by name.
+    pub async fn instances(&self) -> Result<Vec<(InstanceRecord, u64)>, Error> {
+        let mut all = Vec::new();
+        let mut page = Page::first(PAGE);
+        loop {
+            let entries = self.store.list(INSTANCES, page.clone()).await?;
+            let full = entries.len() == PAGE;
+            for entry in entries {
+                all.push((codec::decode(&entry.key, &entry.versioned.value)?, entry.versioned.version.0));
+                page.after = Some(entry.key);
+            }
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Register or replace an instance.
+    pub async fn put_instance(&self, instance: &InstanceRecord) -> Result<u64, Error> {
+        let key = instance_key(&instance.name);
+        let value = codec::encode(&key, instance)?;
+        Ok(self.store.commit(Txn::default().put(key, value)).await?.0)
+    }
+
+    /// Forget an instance.
+    pub async fn remove_instance(&self, name: &InstanceName) -> Result<(), Error> {
+        self.store.commit(Txn::default().delete(instance_key(name))).await?;
+        Ok(())
+    }
+
+    /// Every change of an operation from now on.
+    pub fn changes(&self) -> BoxStream<'static, OperationChange> {
+        self.store
+            .watch(OPERATIONS)
+            .filter_map(|change| {
+                let stored = match change {
+                    Err(error) => Some(Err(error)),
+                    // Operations are never removed.
+                    Ok(change) => change.value.map(|value| {
+                        let record = codec::decode(&change.key, &value)?;
+                        Ok(Stored { version: CommandVersion(change.revision.0), record })
+                    }),
+                };
+                std::future::ready(stored)
+            })
+            .boxed()
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        match self.store.get(key).await? {
+            Some(found) => Ok(Some(codec::decode(key, &found.value)?)),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The embedded store: one redb file, each commit synced to disk before it answers.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+use futures::StreamExt as _;
+use redb::{AccessGuard, Database, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use service::Env;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+
+use super::{Change, Changes, Entry, Error, Page, Revision, Store, Txn, Versioned};
+
+const RECORDS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("records");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const REVISION: &str = "revision";
+const FORMAT: &str = "format";
+const FORMAT_KNOWN: u64 = 1;
+
+/// A hundred thousand ended operations are some 100 MB; what is looked at often is far less.
+const CACHE_BYTES: usize = 16 << 20;
+/// Changes a watcher may be behind: a start of 100 databases is 300 changes, and a watcher takes microseconds for each.
+const CHANGES_MAX: usize = 8192;
+
+/// A store in one file.
+#[derive(Clone)]
+pub struct RedbStore {
+    env: Env,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    /// Nothing after an IO error: redb then wants to be opened anew.
+    database: RwLock<Option<Arc<Database>>>,
+    /// Held from the begin of a commit until its changes are announced, so that they are announced in order.
+    writer: Mutex<()>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl RedbStore {
+    /// Open the file, or make it, with its directory, if there is none.
+    pub async fn open(env: &Env, path: &Path) -> Result<Self, Error> {
+        let path = path.to_owned();
+        let inner = env
+            .blocking(move || {
+                let database = open(&path)?;
+                Ok(Inner {
+                    path,
+                    database: RwLock::new(Some(Arc::new(database))),
+                    writer: Mutex::new(()),
+                    changes: broadcast::channel(CHANGES_MAX).0,
+                })
+            })
+            .await?;
+        Ok(Self { env: env.clone(), inner: Arc::new(inner) })
+    }
+
+    async fn with<T, F>(&self, action: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Inner, &Database) -> Result<T, Failure> + Send + 'static,
+    {
+        let inner = self.inner.clone();
+        self.env
+            .blocking(move || {
+                let database = inner.database()?;
+                let result = work(&inner, &database);
+                drop(database);
+                result.map_err(|failure| match failure {
+                    Failure::Told(error) => error,
+                    Failure::Redb(error) => {
+                        let (error, reopen) = explain(action, &inner.path, *error);
+                        if reopen {
+                            *inner.database.write().expect("no holder of this lock panics") = None;
+                        }
+                        error
+                    }
+                })
+            })
+            .await
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for RedbStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
+        let key = key.to_owned();
+        self.with("read", move |_, database| {
+            let table = database.begin_read()?.open_table(RECORDS)?;
+            Ok(table.get(key.as_str())?.map(|found| versioned(found.value())))
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, page: Page) -> Result<Vec<Entry>, Error> {
+        let prefix = prefix.to_owned();
+        self.with("read", move |_, database| {
+            let table = database.begin_read()?.open_table(RECORDS)?;
+            let (low, high) = (prefix.as_str(), past(&prefix));
+            let mut bounds = (Bound::Included(low), high.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+            match page.after.as_deref() {
+                Some(after) if page.descending && high.as_deref().is_none_or(|high| after < high) => {
+                    bounds.1 = Bound::Excluded(after);
+                }
+                Some(_) if page.descending => {}
+                Some(after) if after >= low => bounds.0 = Bound::Excluded(after),
+                _ => {}
+            }
+            if let (Bound::Included(low) | Bound::Excluded(low), Bound::Excluded(high)) = bounds
+                && low >= high
+            {
+                return Ok(Vec::new());
+            }
+            let range = table.range::<&str>(bounds)?;
+            let entry = |item: Result<(AccessGuard<'_, &str>, AccessGuard<'_, (u64, &[u8])>), StorageError>| {
+                let (key, value) = item?;
+                Ok::<_, Failure>(Entry { key: key.value().to_owned(), versioned: versioned(value.value()) })
+            };
+            if page.descending {
+                range.rev().take(page.limit).map(entry).collect()
+            } else {
+                range.take(page.limit).map(entry).collect()
+            }
+        })
+        .await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
+        self.with("write", move |inner, database| inner.commit(database, txn)).await
+    }
+
+    fn watch(&self, prefix: &str) -> Changes {
+        let prefix = prefix.to_owned();
+        BroadcastStream::new(self.inner.changes.subscribe())
+            .filter_map(move |change| {
+                let change = match change {
+                    Ok(change) if !change.key.starts_with(&prefix) => None,
+                    Ok(change) => Some(Ok(change)),
+                    Err(BroadcastStreamRecvError::Lagged(_)) => Some(Err(Error::Lagged)),
+                };
+                std::future::ready(change)
+            })
+            .boxed()
+    }
+}
+
+impl Inner {
+    fn database(&self) -> Result<Arc<Database>, Error> {
+        if let Some(database) = &*self.database.read().expect("no holder of this lock panics") {
+            return Ok(database.clone());
+        }
+        let mut place = self.database.write().expect("no holder of this lock panics");
+        if let Some(database) = &*place {
+            return Ok(database.clone());
+        }
+        let database = Arc::new(open(&self.path)?);
+        *place = Some(database.clone());
+        Ok(database)
+    }
+
+    fn commit(&self, database: &Database, txn: Txn) -> Result<Revision, Failure> {
+        let _writer = self.writer.lock().expect("no holder of this lock panics");
+        let writing = database.begin_write()?;
+        let revision;
+        let mut changed = Vec::new();
+        {
+            let mut records = writing.open_table(RECORDS)?;
+            for (key, wanted) in &txn.checks {
+                let found = records.get(key.as_str())?.map(|found| Revision(found.value().0));
+                if found != *wanted {
+                    // The transaction is dropped, and with it undone.
+                    return Err(Failure::Told(Error::Conflict { key: key.clone() }));
+                }
+            }
+            let mut meta = writing.open_table(META)?;
+            let last = meta.get(REVISION)?.map_or(0, |found| found.value());
+            revision = Revision(last.max(txn.above.0).saturating_add(1));
+            meta.insert(REVISION, revision.0)?;
+            for key in txn.deletes {
+                if records.remove(key.as_str())?.is_some() {
+                    changed.push(Change { key, revision, value: None });
+                }
+            }
+            for (key, value) in txn.puts {
+                records.insert(key.as_str(), (revision.0, value.as_slice()))?;
+                changed.push(Change { key, revision, value: Some(value) });
+            }
+        }
+        // redb's default durability: the data is synced when this answers.
+        writing.commit()?;
+        for change in changed {
+            // Nobody may be watching.
+            let _ = self.changes.send(change);
+        }
+        Ok(revision)
+    }
+}
+
+/// The smallest text greater than all that start with `prefix`; nothing if there is none.
+fn past(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+fn versioned((version, value): (u64, &[u8])) -> Versioned {
+    Versioned { version: Revision(version), value: value.to_vec() }
+}
+
+fn open(path: &Path) -> Result<Database, Error> {
+    let told = |action, error: redb::Error| explain(action, path, error).0;
+    let io = |action| move |error: io::Error| told(action, redb::Error::Io(error));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(io("make the directory of"))?;
+    // It holds the operations' tokens: for this user's eyes only.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io("open"))?;
+    let database = redb::Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create_file(file)
+        .map_err(|error| told("open", error.into()))?;
+    // A new file's name is durable only once its directory is.
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("open"))?;
+    prepare(&database).map_err(|failure| match failure {
+        Failure::Told(Error::Newer { found, known, .. }) => {
+            Error::Newer { what: format!("the store {path:?}"), found, known }
+        }
+        Failure::Told(error) => error,
+        Failure::Redb(error) => told("open", *error),
+    })?;
+    Ok(database)
+}
+
+/// Make the tables, or see that they are ours.
+fn prepare(database: &Database) -> Result<(), Failure> {
+    let writing = database.begin_write()?;
+    {
+        writing.open_table(RECORDS)?;
+        let mut meta = writing.open_table(META)?;
+        let format = meta.get(FORMAT)?.map(|found| found.value());
+        match format {
+            None => drop(meta.insert(FORMAT, FORMAT_KNOWN)?),
+            Some(found) if found > FORMAT_KNOWN => {
+                return Err(Failure::Told(Error::Newer { what: String::new(), found, known: FORMAT_KNOWN }));
+            }
+            Some(_) => {}
+        }
+    }
+    writing.commit()?;
+    Ok(())
+}
+
+enum Failure {
+    Told(Error),
+    Redb(Box<redb::Error>),
+}
+
+impl<E: Into<redb::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Redb(Box::new(error.into()))
+    }
+}
+
+/// Our error for one of redb's, and whether redb has to be opened anew after it.
+fn explain(action: &'static str, path: &Path, error: redb::Error) -> (Error, bool) {
+    let path = path.to_owned();
+    let reason = error.to_string();
+    match error {
+        redb::Error::DatabaseAlreadyOpen => (Error::InUse { path }, false),
+        redb::Error::Io(error) => match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                (Error::Full { path, reason }, true)
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                (Error::ReadOnly { path, reason }, true)
+            }
+            io::ErrorKind::IsADirectory => {
+                (Error::Corrupt { path, reason: "it is a directory, not a file".to_owned() }, false)
+            }
+            // What redb answers to a file that is not one of its own.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                (Error::Corrupt { path, reason: "it is no redb file".to_owned() }, false)
+            }
+            _ => (Error::Io { action, path, reason }, true),
+        },
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::LockPoisoned(_) => {
+            (Error::Io { action, path, reason }, true)
+        }
+        redb::Error::UpgradeRequired(format) => {
+            let reason = format!("it is in redb's old file format {format}");
+            (Error::Corrupt { path, reason }, false)
+        }
+        _ => (Error::Corrupt { path, reason }, false),
+    }
+}
+
+#[cfg(test)]
+mod tests;
