@@ -1,3 +1,10 @@
 //! End to end: real processes, real databases, real faults. One file a subject.
+//!
+//! Tests run as many at a time as there are cores (libtest's default): a cluster mostly waits, and more of them would
+//! only make freezes long.
 
+mod endings;
 mod journeys;
+mod kills;
+mod layers;
+mod requests;

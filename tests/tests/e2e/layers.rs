@@ -1,0 +1,117 @@
+//! The import table of DESIGN.md section 7, held against what cargo knows and what the sources name.
+
+use causeway_tests::binaries::workspace;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+/// Which crates of the workspace each crate may import. `tests` may import all.
+const TABLE: [(&str, &[&str]); 9] = [
+    ("handover", &[]),
+    ("proto", &["handover"]),
+    ("engines", &["handover"]),
+    ("service", &["proto"]),
+    ("agent-source", &["handover", "proto", "engines", "service"]),
+    ("agent-dest", &["handover", "proto", "engines", "service"]),
+    ("coordinator", &["handover", "proto", "service"]),
+    ("ledger", &[]),
+    ("cli", &["handover", "proto", "service", "ledger"]),
+];
+
+/// The dependencies that only some crates may name.
+const THEIRS: [(&str, &[&str]); 6] = [
+    ("tonic", &["proto", "service", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
+    ("prost", &["proto"]),
+    ("rusqlite", &["engines", "ledger", "tests"]),
+    ("redb", &["coordinator"]),
+    ("rustls", &["service"]),
+    ("rcgen", &["service"]),
+];
+
+/// Crates by their names in the workspace, with what they import.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(workspace())
+        .output()
+        .expect("run cargo metadata");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let short = |name: &str| name.strip_prefix("causeway-").unwrap_or(name).to_owned();
+    let mut imports = BTreeMap::new();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let name = package["name"].as_str().expect("a name");
+        let name = if name == "causeway" { "cli".to_owned() } else { short(name) };
+        let normal = package["dependencies"].as_array().expect("dependencies").iter().filter(|d| d["kind"].is_null());
+        imports.insert(name, normal.filter_map(|d| d["name"].as_str()).map(short).collect());
+    }
+    imports
+}
+
+#[test]
+fn crates_import_downwards_only() {
+    let imports = imports();
+    let crates: BTreeSet<&str> = imports.keys().map(String::as_str).collect();
+    let known: BTreeSet<&str> = TABLE.iter().map(|(name, _)| *name).chain(["tests"]).collect();
+    assert_eq!(crates, known, "a new crate needs a line in the table");
+    for (name, allowed) in TABLE {
+        for import in imports[name].iter().filter(|import| crates.contains(import.as_str())) {
+            assert!(allowed.contains(&import.as_str()), "{name} imports {import}, which the table does not allow");
+        }
+        for (theirs, users) in THEIRS {
+            let imports = imports[name].contains(theirs);
+            assert!(!imports || users.contains(&name), "{name} imports {theirs}, which is for {users:?}");
+        }
+    }
+}
+
+/// Only `proto`, `service` and modules named `rpc` name tonic. The lanes of a transfer are streams of the wire by
+/// nature, so the agents' `session` may name it too; that exception is this list.
+const MAY_NAME_TONIC: [&str; 3] = ["rpc", "agents", "session"];
+
+#[test]
+fn the_wire_stops_at_the_edge() {
+    for name in ["handover", "engines", "ledger", "agent-source", "agent-dest", "coordinator", "cli"] {
+        visit(&workspace().join(name).join("src"), &mut |file, text| {
+            let names_tonic = text.lines().any(|line| {
+                let code = line.split("//").next().unwrap_or_default();
+                code.contains("tonic::") || code.contains("use tonic")
+            });
+            let at_the_edge = file.components().any(|part| {
+                let part = part.as_os_str().to_string_lossy();
+                MAY_NAME_TONIC.contains(&part.trim_end_matches(".rs"))
+            });
+            // `run.rs` hands the services to the server: it names tonic's routes and nothing else.
+            let only_routes = text.matches("tonic::").count() == text.matches("tonic::service::Routes").count();
+            assert!(!names_tonic || at_the_edge || only_routes, "{} names tonic", file.display());
+        });
+    }
+}
+
+#[test]
+fn every_file_opens_with_a_sentence_and_stays_short() {
+    for name in TABLE.iter().map(|(name, _)| *name).chain(["tests"]) {
+        for part in ["src", "tests", "benches"] {
+            visit(&workspace().join(name).join(part), &mut |file, text| {
+                assert!(text.starts_with("//!"), "{} does not open with a //! sentence", file.display());
+                let lines = text.lines().count();
+                assert!(lines <= 600, "{} has {lines} lines", file.display());
+            });
+        }
+    }
+}
+
+fn visit(dir: &Path, look: &mut dyn FnMut(&Path, &str)) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            visit(&path, look);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            look(&path, &fs::read_to_string(&path).expect("read a source file"));
+        }
+    }
+}
