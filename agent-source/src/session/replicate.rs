@@ -119,12 +119,12 @@ impl Session {
         let log = self.send_log(&stream, &lane.tx, &window, plan.log_resume.clone());
         let measure = self.measure(&stream);
         // Whichever ends first ends the connection; what was under way is sent again after the next Welcome.
-        let Err(error) = (tokio::select! {
+        let Err(error) = tokio::select! {
             ended = receive => ended,
             ended = seed => ended,
             ended = log => ended,
             ended = measure => ended,
-        });
+        };
         Err(error)
     }
 
