@@ -8,6 +8,9 @@ pub mod tls;
 
 mod wire;
 
+#[cfg(test)]
+mod fixture;
+
 pub mod dial;
 pub mod serve;
 pub mod status;

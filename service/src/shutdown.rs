@@ -67,6 +67,9 @@ impl Default for Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::process::{Command, Stdio};
+
     use super::Shutdown;
 
     #[tokio::test]
@@ -81,5 +84,35 @@ mod tests {
         early.await.unwrap();
         shutdown.wait().await;
         assert!(shutdown.is_set());
+    }
+    /// Signals go to a whole process, so that one is a process of its own, running `child`.
+    #[test]
+    fn signals_trigger_it() {
+        for signal in ["-TERM", "-INT"] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "shutdown::tests::child", "--ignored", "--nocapture"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            while !line.contains("ready") {
+                line.clear();
+                assert!(output.read_line(&mut line).unwrap() > 0, "the child ended early");
+            }
+            assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+            let mut rest = String::new();
+            output.read_to_string(&mut rest).unwrap();
+            assert!(child.wait().unwrap().success() && rest.contains("stopped"), "{signal}: {rest}");
+        }
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in a process of its own"]
+    async fn child() {
+        let shutdown = Shutdown::on_signals().unwrap();
+        println!("ready");
+        shutdown.wait().await;
+        println!("stopped");
     }
 }

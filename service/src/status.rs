@@ -219,7 +219,11 @@ fn append(text: &mut String, error: &(dyn std::error::Error + 'static)) {
 fn clip(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         let ellipsis = "…";
-        text.truncate(text.floor_char_boundary(bytes_max - ellipsis.len()));
+        let mut end = bytes_max - ellipsis.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
         text.push_str(ellipsis);
     }
     text

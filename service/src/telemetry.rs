@@ -45,6 +45,9 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), Error> {
 
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     let bad = |reason: String| Error::Level { level: level.to_owned(), reason };
+    if level.trim().is_empty() {
+        return Err(bad("it is empty".to_owned()));
+    }
     // A lone word is a level; EnvFilter would take an unknown one for a target's name and silently log nothing.
     if !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err() {
         return Err(bad("no such level".to_owned()));

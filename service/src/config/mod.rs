@@ -3,7 +3,8 @@
 mod args;
 mod file;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -88,7 +89,8 @@ impl<T> Loaded<T> {
 /// Parse this process's arguments, environment and configuration file.
 ///
 /// The file is the one given by `--config` or `CAUSEWAY_CONFIG`. Each top-level key is the long name of an option of
-/// `T`, with `_` or `-`; keys named in `sections` are kept for [`Loaded::section`]; all others are errors.
+/// `T`, with `_` or `-`; keys named in `sections` are kept for [`Loaded::section`]; all others are errors. A `T` without
+/// an option `--config` reads no file.
 pub fn parse<T: clap::Parser>(sections: &[&str]) -> Result<Loaded<T>, Error> {
     parse_from(std::env::args_os(), sections)
 }
@@ -102,8 +104,9 @@ where
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let mut command = T::command();
-    let file = file_of(&args).or_else(|| std::env::var_os("CAUSEWAY_CONFIG").filter(|path| !path.is_empty()));
-    let file = file.map(PathBuf::from);
+    let wanted = || file_of(&args).or_else(|| std::env::var_os("CAUSEWAY_CONFIG").filter(|path| !path.is_empty()));
+    let takes_file = command.get_arguments().any(|arg| arg.get_long() == Some("config"));
+    let file = takes_file.then(wanted).flatten().map(PathBuf::from);
     let mut kept = toml::Table::new();
     if let Some(path) = &file {
         let table = read(path)?;
@@ -121,8 +124,9 @@ fn file_of(args: &[OsString]) -> Option<OsString> {
         if arg == "--config" {
             return args.next().cloned();
         }
-        if let Some(value) = arg.to_str().and_then(|arg| arg.strip_prefix("--config=")) {
-            return Some(value.into());
+        // Bytes, because a path need not be UTF-8.
+        if let Some(value) = arg.as_bytes().strip_prefix(b"--config=") {
+            return Some(OsStr::from_bytes(value).to_owned());
         }
     }
     None

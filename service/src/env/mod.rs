@@ -166,6 +166,11 @@ impl Env {
         }
     }
 
+    /// Run `work`, which may block, away from the async threads, and wait for nothing: it tells its end itself.
+    pub fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        self.blocking.run(work);
+    }
+
     /// Start a named task. A panic in it is logged with the name before it reaches the join handle.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where

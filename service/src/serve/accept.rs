@@ -102,6 +102,11 @@ impl Door {
                 }
             },
         };
+        if self.tls.is_some() && wire.peer_certificate().is_none() {
+            // Cannot be: the handshake demands one. But nobody without identity may pass for a plain-text peer.
+            tracing::error!("refuse a connection: a TLS client without certificate got through the handshake");
+            return;
+        }
         let identity = match wire.peer_certificate().map(Identity::from_der).transpose() {
             Ok(identity) => identity.map(Arc::new),
             Err(error) => {

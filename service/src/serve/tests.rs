@@ -1,1 +1,220 @@
-//! Tests.
+//! Real servers on loopback sockets: who calls is known, nobody stalls others, and the end comes in time.
+
+use std::time::{Duration, Instant};
+
+use tokio_stream::StreamExt as _;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::accept::HANDSHAKES_MAX;
+use super::{Error, Peer, ServeOptions, bind, serve, with_standard_services};
+use crate::dial::{DialOptions, Dialer};
+use crate::env::Env;
+use crate::fixture::{CLIENT, SERVER, authority, start, start_with, tls};
+use crate::shutdown::Shutdown;
+use crate::status;
+
+async fn check(channel: &Channel, service: &str) -> Result<i32, tonic::Status> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    HealthClient::new(channel.clone()).check(request).await.map(|answer| answer.into_inner().status)
+}
+
+#[tokio::test]
+async fn handlers_see_who_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    authority(dir.path());
+    let env = Env::real();
+    let server = start(Some(tls(&env, dir.path(), "server").await)).await;
+    let dialer = Dialer::new(env.clone(), Some(tls(&env, dir.path(), "client").await));
+
+    let options = DialOptions::transfer().expecting(SERVER);
+    let channel = dialer.connect_with(&server.address, &options).await.unwrap();
+    assert_eq!(check(&channel, "").await.unwrap(), 1);
+    let peer = server.recorder.peers.lock().unwrap().last().cloned().unwrap();
+    assert!(peer.is(CLIENT) && !peer.is(SERVER), "{peer}");
+    assert!(peer.addr.unwrap().ip().is_loopback());
+    assert!(peer.require(&["spiffe://causeway/coordinator", CLIENT]).is_ok());
+    let refused = peer.require(&["spiffe://causeway/coordinator"]).unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(status::reason_of(&refused).as_deref(), Some("IDENTITY_NOT_ALLOWED"));
+
+    let wrong = DialOptions::default().expecting("spiffe://causeway/agent-dest/north");
+    let error = dialer.connect_with(&server.address, &wrong).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(SERVER) && text.contains("agent-dest/north is expected"), "{text}");
+    assert!(!error.retryable());
+}
+
+#[tokio::test]
+async fn without_tls_there_is_no_identity_and_only_loopback() {
+    let env = Env::real();
+    let server = start(None).await;
+    let channel = Dialer::new(env.clone(), None).connect(&server.address).await.unwrap();
+    assert_eq!(check(&channel, "").await.unwrap(), 1);
+    let peer = server.recorder.peers.lock().unwrap().last().cloned().unwrap();
+    assert!(peer.identity.is_none() && peer.require(&["spiffe://causeway/coordinator"]).is_ok());
+
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:7443"] {
+        let text = bind(&env, address, false).await.err().unwrap().to_string();
+        assert!(text.contains("plain text") && text.contains("--cert"), "{text}");
+    }
+    // A listener that did not come from `bind` is held to the same rule.
+    let open = env.listen("0.0.0.0:0").await.unwrap();
+    let served = serve(&env, open, None, Routes::default(), &ServeOptions::default(), Shutdown::new()).await;
+    assert!(matches!(served, Err(Error::PlainText { .. })), "{served:?}");
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_bound_say_what_to_do() {
+    let env = Env::real();
+    let taken = bind(&env, "127.0.0.1:0", false).await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = bind(&env, &address, false).await.err().unwrap().to_string();
+    assert!(text.contains(&address) && text.contains("another process uses this port"), "{text}");
+    let text = bind(&env, "192.0.2.1:7443", true).await.err().unwrap().to_string();
+    assert!(text.contains("no such address"), "{text}");
+    for nonsense in ["", "7443", "localhost", "::1:7443", "host:port", ":0"] {
+        assert!(matches!(bind(&env, nonsense, true).await, Err(Error::Address { .. })), "{nonsense}");
+    }
+}
+
+#[tokio::test]
+async fn stalled_handshakes_block_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    authority(dir.path());
+    let env = Env::real();
+    let server = start(Some(tls(&env, dir.path(), "server").await)).await;
+    let mut stalled = Vec::new();
+    for _ in 0..HANDSHAKES_MAX + 40 {
+        stalled.push(env.dial(&server.address).await.unwrap());
+    }
+    let dialer = Dialer::new(env.clone(), Some(tls(&env, dir.path(), "client").await));
+    let begun = Instant::now();
+    for _ in 0..3 {
+        dialer.connect(&server.address).await.unwrap();
+    }
+    // Well below the time limit of a handshake: nothing waited for the stalled ones.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn shutdown_lets_calls_end() {
+    let dir = tempfile::tempdir().unwrap();
+    authority(dir.path());
+    let env = Env::real();
+    let server = start(Some(tls(&env, dir.path(), "server").await)).await;
+    let dialer = Dialer::new(env.clone(), Some(tls(&env, dir.path(), "client").await));
+    let channel = dialer.connect(&server.address).await.unwrap();
+    let slow = tokio::spawn(async move { check(&channel, "slow").await });
+    server.recorder.slow_begun.notified().await;
+
+    server.shutdown.trigger();
+    // The port closes at once, while the call is still under way.
+    let refused = async {
+        while env.dial(&server.address).await.is_ok() {
+            env.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    env.timeout(Duration::from_secs(5), refused).await.unwrap();
+    assert!(!server.task.is_finished());
+    server.recorder.release.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap(), 1);
+    env.timeout(Duration::from_secs(5), server.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_cuts_off_what_does_not_end() {
+    let env = Env::real();
+    let options = ServeOptions { drain: Duration::from_millis(200), ..ServeOptions::default() };
+    let server = start_with(None, "127.0.0.1:0", options).await;
+    let channel = Dialer::new(env.clone(), None).connect(&server.address).await.unwrap();
+    let request = HealthCheckRequest::default();
+    let mut watch = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+    assert!(watch.next().await.unwrap().is_ok());
+
+    let begun = Instant::now();
+    server.shutdown.trigger();
+    env.timeout(Duration::from_secs(5), server.task).await.unwrap().unwrap().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
+    let end = env.timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap().unwrap_err();
+    assert!(status::is_transport(&end) && status::retryable(&end), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_server_drops_its_connections() {
+    let env = Env::real();
+    let server = start(None).await;
+    let channel = Dialer::new(env.clone(), None).connect(&server.address).await.unwrap();
+    let mut watch = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.next().await.unwrap().is_ok());
+    server.task.abort();
+    let end = env.timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap().unwrap_err();
+    assert!(status::is_transport(&end), "{end:?}");
+}
+
+#[tokio::test]
+async fn health_and_both_reflections_answer() {
+    let env = Env::real();
+    let listener = bind(&env, "127.0.0.1:0", false).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    let (routes, health) = with_standard_services(Routes::default(), descriptors, &["causeway.v1.Test"]).await.unwrap();
+    let shutdown = Shutdown::new();
+    let serving = tokio::spawn({
+        let (env, shutdown) = (env.clone(), shutdown.clone());
+        async move { serve(&env, listener, None, routes, &ServeOptions::default(), shutdown).await }
+    });
+    let channel = Dialer::new(env.clone(), None).connect(&address).await.unwrap();
+    assert_eq!(check(&channel, "").await.unwrap(), 1);
+    assert_eq!(check(&channel, "causeway.v1.Test").await.unwrap(), 1);
+    health.set_serving(false).await;
+    assert_eq!(check(&channel, "causeway.v1.Test").await.unwrap(), 2);
+    assert_eq!(check(&channel, "causeway.v1.Other").await.unwrap_err().code(), Code::NotFound);
+
+    let wanted = ["causeway.v1.Test", "grpc.health.v1.Health"];
+    {
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+        let ask = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let mut client = ServerReflectionClient::new(channel.clone());
+        let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+        let answer = answers.next().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+        let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+        assert!(wanted.iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
+    }
+    {
+        use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1alpha::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+        let ask = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let mut client = ServerReflectionClient::new(channel.clone());
+        let mut answers = client.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+        let answer = answers.next().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+        assert!(list.service.iter().any(|service| service.name == wanted[0]));
+    }
+    shutdown.trigger();
+    drop(channel);
+    env.timeout(Duration::from_secs(5), serving).await.unwrap().unwrap().unwrap();
+
+    let broken = with_standard_services(Routes::default(), b"\xff\xff", &[]).await;
+    assert!(matches!(broken, Err(Error::Reflection(_))), "{:?}", broken.err());
+}
+
+#[test]
+fn a_call_within_the_process_has_no_peer() {
+    let peer = super::peer_of(&Request::new(()));
+    assert!(peer.addr.is_none() && peer.identity.is_none());
+    assert_eq!(Peer::default().to_string(), "this process");
+}
