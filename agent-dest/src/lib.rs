@@ -1,1 +1,13 @@
-//! stub
+//! The agent beside a destination instance: it takes in seed and log, prepares, and opens the database at the flip.
+
+pub mod config;
+
+mod guard;
+mod hook;
+
+mod rpc;
+mod session;
+
+mod run;
+
+pub use run::{EXIT_SUPERSEDED, Error, run};

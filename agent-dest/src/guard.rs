@@ -1,0 +1,157 @@
+//! The engine as the agent sees it: one that never returns once another agent holds its lock.
+//!
+//! A process that lost its lock must neither answer nor write. Instead of trusting every call site to look for
+//! [`Error::Superseded`], the guard tells [`Lost`] and lets the caller wait for ever; `run` then ends the process.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use engines::{
+    Error, Result,
+    dest::{DestEngine, DestReplica, Durable},
+    source::{DatabaseInfo, LogBatch, Plan},
+};
+use handover::{CommandVersion, DatabaseName, Epoch, Finding, OperationId, Position, dest_role::DestRole};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Where the loss of the lock is told. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Lost {
+    shared: Arc<(Mutex<Option<Error>>, Notify)>,
+}
+
+impl Lost {
+    fn tell(&self, error: Error) {
+        let (cause, told) = &*self.shared;
+        cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        told.notify_one();
+    }
+
+    /// Completes when the lock is lost.
+    pub(crate) async fn wait(&self) -> Error {
+        let (cause, told) = &*self.shared;
+        loop {
+            if let Some(error) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return error;
+            }
+            told.notified().await;
+        }
+    }
+
+    /// The result of a call, unless it says that the lock is lost.
+    async fn pass<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(error @ Error::Superseded { .. }) => {
+                self.tell(error);
+                std::future::pending().await
+            }
+            result => result,
+        }
+    }
+}
+
+/// An engine behind the guard.
+pub(crate) struct Guard {
+    inner: Arc<dyn DestEngine>,
+    lost: Lost,
+}
+
+impl Guard {
+    pub(crate) fn new(inner: Arc<dyn DestEngine>, lost: Lost) -> Self {
+        Self { inner, lost }
+    }
+}
+
+#[async_trait]
+impl DestEngine for Guard {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    async fn take_over(&self) -> Result<Epoch> {
+        self.lost.pass(self.inner.take_over().await).await
+    }
+    async fn heartbeat(&self) -> Result<()> {
+        self.lost.pass(self.inner.heartbeat().await).await
+    }
+    async fn databases(&self) -> Result<Vec<DatabaseInfo>> {
+        self.lost.pass(self.inner.databases().await).await
+    }
+    async fn purge(&self, database: &DatabaseName) -> Result<()> {
+        self.lost.pass(self.inner.purge(database).await).await
+    }
+    async fn preflight(
+        &self,
+        database: &DatabaseName,
+        requirements: &Bytes,
+        operation: Option<&OperationId>,
+    ) -> Result<Vec<Finding>> {
+        self.lost.pass(self.inner.preflight(database, requirements, operation).await).await
+    }
+    async fn roles(&self) -> Result<Vec<DestRole>> {
+        self.lost.pass(self.inner.roles().await).await
+    }
+    async fn put_role(&self, role: &DestRole) -> Result<()> {
+        self.lost.pass(self.inner.put_role(role).await).await
+    }
+    async fn remove_role(&self, operation: &OperationId, version: CommandVersion) -> Result<()> {
+        self.lost.pass(self.inner.remove_role(operation, version).await).await
+    }
+    async fn watermark(&self) -> Result<CommandVersion> {
+        self.lost.pass(self.inner.watermark().await).await
+    }
+    async fn prepare(&self, role: &DestRole) -> Result<()> {
+        self.lost.pass(self.inner.prepare(role).await).await
+    }
+    async fn open(&self, role: &DestRole) -> Result<Arc<dyn DestReplica>> {
+        let inner = self.lost.pass(self.inner.open(role).await).await?;
+        Ok(Arc::new(GuardedReplica { inner, lost: self.lost.clone() }))
+    }
+    async fn promote(&self, role: &DestRole) -> Result<()> {
+        self.lost.pass(self.inner.promote(role).await).await
+    }
+    async fn finish(&self, role: &DestRole) -> Result<()> {
+        self.lost.pass(self.inner.finish(role).await).await
+    }
+    async fn discard(&self, role: &DestRole) -> Result<()> {
+        self.lost.pass(self.inner.discard(role).await).await
+    }
+}
+
+struct GuardedReplica {
+    inner: Arc<dyn DestReplica>,
+    lost: Lost,
+}
+
+#[async_trait]
+impl DestReplica for GuardedReplica {
+    async fn durable(&self) -> Result<Durable> {
+        self.lost.pass(self.inner.durable().await).await
+    }
+    async fn plan(&self, plan: &Plan) -> Result<()> {
+        self.lost.pass(self.inner.plan(plan).await).await
+    }
+    async fn digest(&self, part: u32, offset: u64, len: usize) -> Result<Bytes> {
+        self.lost.pass(self.inner.digest(part, offset, len).await).await
+    }
+    async fn chunk(&self, part: u32, offset: u64, payload: Bytes, next_offset: u64, last: bool) -> Result<()> {
+        self.lost.pass(self.inner.chunk(part, offset, payload, next_offset, last).await).await
+    }
+    async fn sync(&self) -> Result<Durable> {
+        self.lost.pass(self.inner.sync().await).await
+    }
+    async fn seed_done(&self) -> Result<()> {
+        self.lost.pass(self.inner.seed_done().await).await
+    }
+    async fn log(&self, batch: LogBatch) -> Result<()> {
+        self.lost.pass(self.inner.log(batch).await).await
+    }
+    async fn prepare_marker(&self, position: &Position) -> Result<()> {
+        self.lost.pass(self.inner.prepare_marker(position).await).await
+    }
+    async fn settle(&self) -> Result<()> {
+        self.lost.pass(self.inner.settle().await).await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
