@@ -122,7 +122,7 @@ impl Syncer {
             Ok(durable) => {
                 self.meter.durable(&durable);
                 self.meter.went_on();
-                self.synced.send_replace(Ok(Arc::new(durable)));
+                self.synced.send_modify(|synced| *synced = Ok(Arc::new(durable)));
                 false
             }
             Err(error) => {
@@ -130,7 +130,7 @@ impl Syncer {
                 tracing::warn!(%error, "make what was received durable");
                 self.meter.failed(&error);
                 self.dirty.fetch_add(dirty, Ordering::Relaxed);
-                self.synced.send_replace(Err(error));
+                self.synced.send_modify(|synced| *synced = Err(error));
                 true
             }
         }
