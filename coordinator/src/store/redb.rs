@@ -4,8 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::StreamExt as _;
 use redb::{AccessGuard, Database, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
@@ -69,17 +70,14 @@ impl RedbStore {
         self.env
             .blocking(move || {
                 let database = inner.database()?;
-                let result = work(&inner, &database);
+                let result = catch(|| work(&inner, &database));
                 drop(database);
-                result.map_err(|failure| match failure {
-                    Failure::Told(error) => error,
-                    Failure::Redb(error) => {
-                        let (error, reopen) = explain(action, &inner.path, *error);
-                        if reopen {
-                            *inner.database.write().expect("no holder of this lock panics") = None;
-                        }
-                        error
+                result.map_err(|failure| {
+                    let (error, reopen) = failure.explain(action, &inner.path);
+                    if reopen {
+                        *inner.database.write().expect("no holder of this lock panics") = None;
                     }
+                    error
                 })
             })
             .await
@@ -164,7 +162,8 @@ impl Inner {
     }
 
     fn commit(&self, database: &Database, txn: Txn) -> Result<Revision, Failure> {
-        let _writer = self.writer.lock().expect("no holder of this lock panics");
+        // Poisoned by a panic of redb, it guards nothing but the order all the same.
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let writing = database.begin_write()?;
         let revision;
         let mut changed = Vec::new();
@@ -219,8 +218,7 @@ fn versioned((version, value): (u64, &[u8])) -> Versioned {
 }
 
 fn open(path: &Path) -> Result<Database, Error> {
-    let told = |action, error: redb::Error| explain(action, path, error).0;
-    let io = |action| move |error: io::Error| told(action, redb::Error::Io(error));
+    let io = |action| move |error: io::Error| explain(action, path, redb::Error::Io(error)).0;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(io("make the directory of"))?;
     // It holds the operations' tokens: for this user's eyes only.
@@ -232,19 +230,14 @@ fn open(path: &Path) -> Result<Database, Error> {
         .mode(0o600)
         .open(path)
         .map_err(io("open"))?;
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create_file(file)
-        .map_err(|error| told("open", error.into()))?;
+    let database = catch(|| {
+        let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?;
+        prepare(&database)?;
+        Ok(database)
+    });
+    let database = database.map_err(|failure| failure.explain("open", path).0)?;
     // A new file's name is durable only once its directory is.
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("open"))?;
-    prepare(&database).map_err(|failure| match failure {
-        Failure::Told(Error::Newer { found, known, .. }) => {
-            Error::Newer { what: format!("the store {path:?}"), found, known }
-        }
-        Failure::Told(error) => error,
-        Failure::Redb(error) => told("open", *error),
-    })?;
     Ok(database)
 }
 
@@ -258,7 +251,8 @@ fn prepare(database: &Database) -> Result<(), Failure> {
         match format {
             None => drop(meta.insert(FORMAT, FORMAT_KNOWN)?),
             Some(found) if found > FORMAT_KNOWN => {
-                return Err(Failure::Told(Error::Newer { what: String::new(), found, known: FORMAT_KNOWN }));
+                let what = "the coordinator's store".to_owned();
+                return Err(Failure::Told(Error::Newer { what, found, known: FORMAT_KNOWN }));
             }
             Some(_) => {}
         }
@@ -270,6 +264,26 @@ fn prepare(database: &Database) -> Result<(), Failure> {
 enum Failure {
     Told(Error),
     Redb(Box<redb::Error>),
+    Panicked,
+}
+
+impl Failure {
+    /// Our error, and whether redb has to be opened anew after it.
+    fn explain(self, action: &'static str, path: &Path) -> (Error, bool) {
+        match self {
+            Failure::Told(error) => (error, false),
+            Failure::Redb(error) => explain(action, path, *error),
+            Failure::Panicked => {
+                let reason = "redb finds it damaged".to_owned();
+                (Error::Corrupt { path: path.to_owned(), reason }, true)
+            }
+        }
+    }
+}
+
+/// redb meets some kinds of damage with a panic; for us they are errors like others.
+fn catch<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Failure::Panicked))
 }
 
 impl<E: Into<redb::Error>> From<E> for Failure {

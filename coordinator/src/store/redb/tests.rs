@@ -1,1 +1,150 @@
-//! Tests.
+//! The conformance suite on redb, and what is particular about a file.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::store::conformance;
+
+async fn open_at(path: &Path) -> Result<RedbStore, Error> {
+    RedbStore::open(&Env::real(), path).await
+}
+
+fn put(key: &str, value: &str) -> Txn {
+    Txn::default().put(key, value.as_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn it_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = AtomicU32::new(0);
+    conformance::all(|| async {
+        let path = dir.path().join(count.fetch_add(1, Ordering::Relaxed).to_string());
+        open_at(&path).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_a_crash_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/er/store.redb");
+    let store = open_at(&path).await.unwrap();
+    for n in 0..20u32 {
+        let revision = store.commit(put("n", &n.to_string())).await.unwrap();
+        // A crash leaves the file as it is now: not closed, not even unlocked.
+        let crashed = dir.path().join(format!("crashed-{n}"));
+        std::fs::copy(&path, &crashed).unwrap();
+        let after = open_at(&crashed).await.unwrap();
+        let found = after.get("n").await.unwrap().unwrap();
+        assert_eq!((found.version, found.value), (revision, n.to_string().into_bytes()));
+        assert!(after.commit(put("m", "x")).await.unwrap() > revision);
+    }
+    drop(store);
+    let again = open_at(&path).await.unwrap();
+    assert_eq!(again.get("n").await.unwrap().unwrap().value, b"19");
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let _store = open_at(&path).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_store_in_use_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let first = open_at(&path).await.unwrap();
+    let error = open_at(&path).await.err().unwrap();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("stop the other coordinator"), "{error}");
+    drop(first);
+    open_at(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_store_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("text");
+    std::fs::write(&text, "this is no store\n".repeat(1000)).unwrap();
+    let short = dir.path().join("short");
+    std::fs::write(&short, "x").unwrap();
+    let damaged = dir.path().join("damaged");
+    drop(open_at(&damaged).await.unwrap());
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    bytes.truncate(bytes.len() / 3);
+    std::fs::write(&damaged, bytes).unwrap();
+    for path in [&text, &short, &damaged] {
+        let error = open_at(path).await.err().unwrap();
+        assert!(matches!(error, Error::Corrupt { .. }), "{path:?}: {error:?}");
+        assert!(!error.retryable());
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+        assert!(path.exists(), "nothing is thrown away");
+    }
+    let error = open_at(dir.path()).await.err().unwrap();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    let error = open_at(&text.join("below-a-file")).await.err().unwrap();
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_newer_format_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    drop(open_at(&path).await.unwrap());
+    let database = Database::create(&path).unwrap();
+    let writing = database.begin_write().unwrap();
+    writing.open_table(META).unwrap().insert(FORMAT, 2).unwrap();
+    writing.commit().unwrap();
+    drop(database);
+    let error = open_at(&path).await.err().unwrap();
+    assert!(matches!(error, Error::Newer { found: 2, known: 1, .. }), "{error}");
+}
+
+/// A file on a file system of 3 MiB; nothing where none can be mounted.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=3m", "causeway-test"]).arg(dir.path());
+        mount.output().ok().filter(|done| done.status.success()).map(|_| Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_says_so_and_is_got_over() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: no tmpfs can be mounted here");
+        return;
+    };
+    let store = open_at(&disk.0.path().join("store")).await.unwrap();
+    store.commit(put("kept", "x")).await.unwrap();
+    let ballast = disk.0.path().join("ballast");
+    let mut filled = 0;
+    let error = loop {
+        // Half of what is left each time, so that the store itself runs into the end.
+        let _ = std::fs::write(&ballast, vec![1u8; (filled * 64) << 10]);
+        filled += 1;
+        if let Err(error) = store.commit(Txn::default().put(format!("k{filled}"), vec![1; 100 << 10])).await {
+            break error;
+        }
+        assert!(filled < 100, "the disk never fills");
+    };
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert!(error.to_string().contains("free some space"), "{error}");
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(store.get("kept").await.unwrap().unwrap().value, b"x");
+    store.commit(put("after", "x")).await.unwrap();
+    assert_eq!(store.get("after").await.unwrap().unwrap().value, b"x");
+}
