@@ -3,7 +3,11 @@
 //! Needs root and iproute2. The addresses exist inside the namespaces only.
 
 use crate::cluster::Site;
+use rustix::thread::LinkNameSpaceType;
 use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::Path,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -44,6 +48,14 @@ impl Networks {
         let host = if of == "west" { WEST } else { EAST };
         let wrapper = ["ip", "netns", "exec", &self.namespace(of)].map(str::to_owned).to_vec();
         Site { host: host.to_owned(), wrapper }
+    }
+
+    /// Moves this thread, and those it starts from now on, into a namespace: a cluster that is made by it has its clients
+    /// there. libtest runs each test in a thread of its own, so it needs no way back.
+    pub fn enter(&self, of: &str) {
+        let namespace = File::open(Path::new("/run/netns").join(self.namespace(of))).expect("open the namespace");
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("enter the namespace");
     }
 
     /// The name of a namespace: "west" or "east".

@@ -3,8 +3,13 @@
 //! Tests run as many at a time as there are cores (libtest's default): a cluster mostly waits, and more of them would
 //! only make freezes long.
 
+mod databases;
 mod endings;
+mod flip;
 mod journeys;
 mod kills;
 mod layers;
+mod networks;
 mod requests;
+mod wire;
+mod zombies;
