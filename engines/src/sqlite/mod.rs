@@ -9,6 +9,7 @@ pub mod config;
 pub mod disk;
 pub mod files;
 pub mod header;
+pub mod source;
 pub mod store;
 pub mod tombstone;
 pub mod wire;
