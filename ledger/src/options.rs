@@ -33,6 +33,9 @@ pub struct WriteOptions {
     /// How long a reader holds a snapshot, in milliseconds
     #[arg(long, default_value_t = 500)]
     pub reader_hold_ms: u64,
+    /// How long it rests between two; without a rest a TRUNCATE checkpoint hardly ever finds its moment
+    #[arg(long, default_value_t = 100)]
+    pub reader_pause_ms: u64,
     /// Transactions a second over all writers; 0: as fast as it goes
     #[arg(long, default_value_t = 0.0)]
     pub rate: f64,
@@ -113,6 +116,7 @@ impl WriteOptions {
             processes: false,
             readers: 0,
             reader_hold_ms: 500,
+            reader_pause_ms: 100,
             rate: 0.0,
             duration: 10.0,
             transactions: 0,
@@ -155,6 +159,7 @@ impl WriteOptions {
             ("first-writer", self.first_writer.into()),
             ("readers", self.readers.into()),
             ("reader-hold-ms", self.reader_hold_ms),
+            ("reader-pause-ms", self.reader_pause_ms),
             ("transactions", self.transactions),
             ("payload", self.payload as u64),
             ("churn", self.churn.into()),
@@ -239,6 +244,7 @@ mod tests {
             processes: true,
             readers: 4,
             reader_hold_ms: 5,
+            reader_pause_ms: 19,
             rate: 6.5,
             duration: 7.25,
             transactions: 8,

@@ -1,6 +1,10 @@
 //! One reader: holds snapshot after snapshot and compares each with what every state of the ledger has in common.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     driver::{Error, Session, Snapshot},
@@ -31,11 +35,15 @@ impl<'a> Reader<'a> {
     /// Reads until the run is over. Fails only if the history cannot be written.
     pub(crate) fn run(mut self) -> Result<Summary, Error> {
         let hold = Duration::from_millis(self.run.options.reader_hold_ms);
+        let pause = Duration::from_millis(self.run.options.reader_pause_ms);
         while !self.run.is_over() {
             self.follow();
             let list = ((self.part.snapshots + u64::from(self.id)) % LISTS.unsigned_abs()) as i64;
             match self.session.as_mut().map(|session| session.snapshot(list, hold)) {
-                Some(Ok(snapshot)) => self.judge(list, snapshot)?,
+                Some(Ok(snapshot)) => {
+                    self.judge(list, snapshot)?;
+                    self.run.sleep_until(Instant::now() + pause);
+                }
                 // Busy, or the file was replaced: an application connects anew.
                 Some(Err(_)) | None => {
                     self.session = None;

@@ -81,6 +81,8 @@ pub struct Summary {
     pub errors: u64,
     /// Chores that failed: VACUUM, checkpoints, reopening.
     pub chore_errors: u64,
+    /// The longest chore.
+    pub chore_ms_max: f64,
     /// Refusals by a fence: one for each time a writer ran into it, not one for each retry.
     pub fenced: u64,
     /// Transactions that took longer than the stall limit.
@@ -156,6 +158,7 @@ impl Summary {
         self.committed += part.committed;
         self.errors += part.errors;
         self.chore_errors += part.chore_errors;
+        self.chore_ms_max = self.chore_ms_max.max(part.chore_ms_max);
         self.fenced += part.fenced;
         self.stalls += part.stalls;
         self.losses_noticed += part.losses_noticed;

@@ -150,11 +150,13 @@ impl<'a> Writer<'a> {
         for (due, chore) in
             [(every(options.truncate_every), Chore::Truncate), (every(options.vacuum_every), Chore::Vacuum)]
         {
-            if let (true, Some(session)) = (due, &mut self.session)
-                && let Err(error) = session.keep_house(chore)
-            {
+            let (true, Some(session)) = (due, &mut self.session) else { continue };
+            let started = Instant::now();
+            if let Err(error) = session.keep_house(chore) {
                 return self.recover(&error, true);
             }
+            let took_ms = started.elapsed().as_secs_f64() * 1000.0;
+            self.part.chore_ms_max = self.part.chore_ms_max.max(took_ms);
         }
         if every(options.reopen_every) {
             self.session = None;

@@ -55,6 +55,7 @@ fn the_application_follows_its_database_and_tells_the_freeze() {
             writers: 2,
             readers: 1,
             reader_hold_ms: 5,
+            reader_pause_ms: 20,
             follow: vec![east.clone()],
             processes,
             ..bench.options()
@@ -205,11 +206,19 @@ impl Fake {
 
     /// Runs one writer while the test does something to its database.
     fn run(&'static self, bench: &Bench, disturb: impl FnOnce()) -> Summary {
+        /// Ends the writer also when the test panics; the scope would wait for it for ever.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
         let (options, stop) = (WriteOptions { follow: vec!["east".into()], ..bench.options() }, AtomicBool::new(false));
         thread::scope(|scope| {
             let writer = scope.spawn(|| write_with(&self, &options, &stop));
+            let ends = Stop(&stop);
             disturb();
-            stop.store(true, Ordering::Relaxed);
+            drop(ends);
             writer.join().expect("no panic").expect("a summary")
         })
     }

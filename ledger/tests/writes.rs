@@ -17,6 +17,7 @@ fn every_habit_at_once_keeps_the_ledger_right() {
             processes,
             readers: 1,
             reader_hold_ms: 5,
+            reader_pause_ms: 20,
             churn: 3000,
             truncate_every: 50,
             reopen_every: 7,

@@ -127,13 +127,31 @@ pub fn check(options: &CheckOptions) -> Result<Report, Error> {
     let open = |path: &PathBuf| SqliteView::open(path).map_err(|cause| Error::Open { path: path.clone(), cause });
     let due_us = now_us();
     let view = open(&options.db)?;
+    let other = options.same_as.as_ref().map(open).transpose()?;
+    let mut report = check_view(&view, other.as_ref().map(|v| v as &dyn View), options, due_us)?;
+    if let Some(other) = &options.pages {
+        let found = pages::compare(&options.db, other).map_err(|cause| Error::Open { path: other.clone(), cause })?;
+        report.pages_compared = Some(found.pages);
+        found.differences.into_iter().for_each(|difference| report.add("differs", difference));
+    }
+    Ok(report)
+}
+
+/// Checks a view of any engine's database, taken at `due_us` or later; of the options the paths of databases are left
+/// out. What was acknowledged after `due_us` need not be there.
+pub fn check_view(
+    view: &dyn View,
+    other: Option<&dyn View>,
+    options: &CheckOptions,
+    due_us: u64,
+) -> Result<Report, Error> {
     // The history after the snapshot: so it has the attempt of everything the snapshot has.
     let mut history = History::default();
     for path in &options.history {
         history.read_file(path).map_err(|cause| Error::History { path: path.clone(), cause })?;
     }
     let mut report = Report::default();
-    check_ledger(&view, &history, options, due_us, &mut report);
+    check_ledger(view, &history, options, due_us, &mut report);
     if !options.no_integrity {
         match view.integrity() {
             Ok(found) => {
@@ -145,15 +163,8 @@ pub fn check(options: &CheckOptions) -> Result<Report, Error> {
             Err(error) => report.unreadable(&error),
         }
     }
-    if options.content_hash || options.same_as.is_some() {
-        let other = options.same_as.as_ref().map(open).transpose()?;
-        contents::compare(&view, other.as_ref().map(|v| v as &dyn View), &mut report);
-    }
-    drop(view);
-    if let Some(other) = &options.pages {
-        let found = pages::compare(&options.db, other).map_err(|cause| Error::Open { path: other.clone(), cause })?;
-        report.pages_compared = Some(found.pages);
-        found.differences.into_iter().for_each(|difference| report.add("differs", difference));
+    if options.content_hash || other.is_some() {
+        contents::compare(view, other, &mut report);
     }
     Ok(report)
 }
