@@ -1,0 +1,153 @@
+//! The proof: the writers' own ledger of what was acknowledged, held against the database.
+
+use std::path::PathBuf;
+
+use ledger::{CheckOptions, History, Report, Summary, check};
+
+use super::{
+    stage::{DATABASE, EAST, WEST},
+    story::Story,
+};
+use crate::{args::DemoMode, commands::Context, exit::Exit, failure::Failure, render::Look, units, view::Operation};
+
+/// What the proof is made from.
+pub(super) struct Evidence {
+    pub(super) mode: DemoMode,
+    pub(super) dir: PathBuf,
+    pub(super) history: PathBuf,
+    pub(super) summary: Summary,
+    /// When the completion was asked for, in microseconds since 1970.
+    pub(super) asked_us: u64,
+    /// What west's agent says of the database now.
+    pub(super) west_state: String,
+    pub(super) completed: Operation,
+}
+
+/// Checks, prints, and judges.
+pub(super) async fn prove(context: &Context<'_>, evidence: Evidence, story: &mut Story) -> Result<Exit, Failure> {
+    story.begin("proof", "reading every row and every page");
+    let east = CheckOptions::new(evidence.dir.join(EAST).join(DATABASE), &evidence.history);
+    let west = CheckOptions::new(evidence.dir.join(WEST).join(DATABASE), &evidence.history);
+    let proven = match evidence.mode {
+        DemoMode::Move => {
+            let report = run(context, east).await?;
+            story.abandon();
+            of_move(&evidence, &report, story)
+        }
+        DemoMode::Copy => {
+            let copy = run(context, east.acknowledged_before(evidence.asked_us)).await?;
+            let source = run(context, west).await?;
+            let history = evidence.history.clone();
+            let history = context.env.blocking(move || History::read(&[history])).await;
+            let history = history.map_err(|error| Failure::local("read the ledger", &error))?;
+            let known = history.writers.values().flatten();
+            let before = known.filter(|k| k.acknowledged_us > 0 && k.acknowledged_us <= evidence.asked_us).count();
+            story.abandon();
+            of_copy(&evidence, before as u64, &copy, &source, story)
+        }
+    };
+    match proven {
+        true => story.end(true, "Proven: every acknowledged transaction is there, and nothing else."),
+        false => story.end(false, "The proof does not hold."),
+    }
+    Ok(if proven { Exit::Ok } else { Exit::Failed })
+}
+
+async fn run(context: &Context<'_>, options: CheckOptions) -> Result<Report, Failure> {
+    let checked = context.env.blocking(move || check(&options)).await;
+    checked.map_err(|error| Failure::local("check the database", &error))
+}
+
+fn of_move(evidence: &Evidence, report: &Report, story: &Story) -> bool {
+    let Evidence { summary, west_state, completed, .. } = evidence;
+    story.title("What the application saw");
+    let freeze = summary.freeze_ms;
+    let shown = freeze.map_or_else(|| "none".to_owned(), |ms| format!("{ms:.1} ms"));
+    let comment = format!("from its last commit at {WEST} to its first at {EAST}");
+    story.figure("freeze", &shown, Some(Look::Accent), &comment);
+    let measured = format!("{} ms", units::count(completed.freeze_ms));
+    story.figure("as the coordinator saw it", &measured, None, "from the fence to the destination online");
+    latency(summary, story);
+
+    story.title(&format!("The proof: the writers' own ledger against {EAST}/{DATABASE}"));
+    story.figure("acknowledged", &units::count(report.acknowledged), None, "transactions, of which");
+    story.figure(&format!("found at {EAST}"), &units::count(report.found), None, "");
+    zeros(report, story);
+    let dropped = west_state == "tombstone";
+    let (word, look) = if dropped { ("dropped", Look::Good) } else { (west_state.as_str(), Look::Bad) };
+    let comment = "a tombstone is left under the name: it refuses writes and tells where the database went";
+    story.figure(
+        &format!("{WEST}/{DATABASE}"),
+        word,
+        Some(look),
+        if dropped { comment } else { "should be a tombstone" },
+    );
+    let saw_it_move = freeze.is_some_and(|ms| ms >= 0.0);
+    told(report, story)
+        && told_by_the_writers(summary, story)
+        && dropped
+        && saw_it_move
+        && report.acknowledged == report.found
+}
+
+fn of_copy(evidence: &Evidence, before: u64, copy: &Report, source: &Report, story: &Story) -> bool {
+    let Evidence { summary, west_state, .. } = evidence;
+    story.title("What the application saw");
+    story.figure("freeze", "none", Some(Look::Accent), &format!("it went on at {WEST} all the time"));
+    latency(summary, story);
+
+    story.title(&format!("The proof: the writers' own ledger against the copy, {EAST}/{DATABASE}"));
+    story.figure("acknowledged", &units::count(copy.acknowledged), None, "transactions, of which");
+    story.figure("before the completion", &units::count(before), None, "was asked for; all of these have to be there");
+    story.figure(&format!("found at {EAST}"), &units::count(copy.found), None, "one consistent moment of the source");
+    story.figure("after that moment", &units::count(copy.behind), None, &format!("they are at {WEST} only"));
+    zeros(copy, story);
+    let untouched = west_state == "online" && source.is_ok() && source.acknowledged == source.found;
+    let (word, look) = if untouched { ("untouched", Look::Good) } else { (west_state.as_str(), Look::Bad) };
+    let comment = format!(
+        "{} of {} found there, integrity {}",
+        units::count(source.found),
+        units::count(source.acknowledged),
+        integrity(source)
+    );
+    story.figure(&format!("{WEST}/{DATABASE}"), word, Some(look), &comment);
+    let consistent = copy.found + copy.behind == copy.acknowledged && copy.found >= before && before > 0;
+    told(copy, story) & told(source, story) && told_by_the_writers(summary, story) && untouched && consistent
+}
+
+fn latency(summary: &Summary, story: &Story) {
+    let latency = &summary.latency;
+    let comment = format!("half of the transactions took at most {:.1} ms", latency.median_ms);
+    story.figure("slowest transaction", &format!("{:.1} ms", latency.max_ms), None, &comment);
+    let look = (summary.errors > 0).then_some(Look::Bad);
+    story.figure("errors", &units::count(summary.errors), look, "");
+}
+
+fn zeros(report: &Report, story: &Story) {
+    let look = |count: u64| Some(if count == 0 { Look::Good } else { Look::Bad });
+    story.figure("lost", &units::count(report.lost), look(report.lost), "");
+    story.figure("invented", &units::count(report.invented), look(report.invented), "");
+    let integrity = integrity(report);
+    let sound = if integrity == "ok" { Look::Good } else { Look::Bad };
+    story.figure("integrity check", &integrity, Some(sound), "order, content, balances and the file itself");
+}
+
+fn integrity(report: &Report) -> String {
+    match (&report.integrity, report.is_ok()) {
+        (Some(found), true) if found == "ok" => "ok".to_owned(),
+        (Some(found), _) if found != "ok" => "corrupt".to_owned(),
+        _ => "not ok".to_owned(),
+    }
+}
+
+/// Whether the check found nothing wrong; what it found is told.
+fn told(report: &Report, story: &Story) -> bool {
+    report.problems.iter().for_each(|problem| story.line(&format!("✗ {problem}")));
+    report.is_ok() && report.acknowledged > 0 && report.lost == 0 && report.invented == 0
+}
+
+/// Whether the writers noticed no loss by themselves, and had no errors.
+fn told_by_the_writers(summary: &Summary, story: &Story) -> bool {
+    summary.first_errors.iter().for_each(|error| story.line(&format!("✗ {error}")));
+    summary.losses_noticed == 0 && summary.torn == 0 && summary.errors == 0
+}

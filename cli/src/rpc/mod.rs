@@ -1,0 +1,151 @@
+//! The coordinator as the commands call it; the only place of this crate that knows of gRPC.
+
+mod error;
+
+use std::time::Duration;
+
+use proto::v1::{self, coordinator_client::CoordinatorClient};
+use service::{Backoff, Env, dial::Dialer};
+use tonic::{Request, transport::Channel};
+
+use crate::{args::GlobalArgs, exit::Exit, failure::Failure};
+
+/// How long an answer may take: a start waits for the preflight at both agents, each of which may take several seconds.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// A call whose answer was lost is made again so many times; all calls are idempotent.
+const TRIES: u32 = 3;
+
+/// A connection to a coordinator.
+#[derive(Debug, Clone)]
+pub struct Client {
+    env: Env,
+    inner: CoordinatorClient<Channel>,
+}
+
+/// The updates of a watch, in order.
+pub struct Updates(tonic::Streaming<v1::WatchOperationsResponse>);
+
+/// Why a stream of updates ended before its time.
+#[derive(Debug)]
+pub enum Broken {
+    /// The connection was lost; watching again may go on.
+    Lost,
+    /// The coordinator refused.
+    Refused(Failure),
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident;)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                /// `doing` is for the failure's text.
+                pub async fn $name(&self, doing: &str, request: v1::$request) -> Result<v1::$response, Failure> {
+                    let mut backoff = Backoff::default();
+                    loop {
+                        let mut request = Request::new(request.clone());
+                        request.set_timeout(ANSWER_MAX);
+                        match self.inner.clone().$name(request).await {
+                            Ok(response) => return Ok(response.into_inner()),
+                            Err(status) if error::was_lost(&status) && backoff.tries() + 1 < TRIES => {
+                                backoff.wait(&self.env).await;
+                            }
+                            Err(status) => return Err(error::failure(doing, &status)),
+                        }
+                    }
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// Makes an instance known.
+    register_instance(RegisterInstanceRequest) -> RegisterInstanceResponse;
+    /// All instances.
+    list_instances(ListInstancesRequest) -> ListInstancesResponse;
+    /// Forgets an instance.
+    remove_instance(RemoveInstanceRequest) -> RemoveInstanceResponse;
+    /// The databases of an instance.
+    list_databases(ListDatabasesRequest) -> ListDatabasesResponse;
+    /// Removes a tombstone.
+    purge_database(PurgeDatabaseRequest) -> PurgeDatabaseResponse;
+    /// Starts operations. Give a request id: then a lost answer starts nothing twice.
+    start_operation(StartOperationRequest) -> StartOperationResponse;
+    /// One operation.
+    get_operation(GetOperationRequest) -> GetOperationResponse;
+    /// A page of operations.
+    list_operations(ListOperationsRequest) -> ListOperationsResponse;
+    /// Completes operations.
+    complete_operation(CompleteOperationRequest) -> CompleteOperationResponse;
+    /// Cancels operations.
+    cancel_operation(CancelOperationRequest) -> CancelOperationResponse;
+    /// Override: gives a side up.
+    forget_operation(ForgetOperationRequest) -> ForgetOperationResponse;
+    /// Override: reopens the source.
+    force_unfence(ForceUnfenceRequest) -> ForceUnfenceResponse;
+    /// Override: opens the destination.
+    force_promote(ForcePromoteRequest) -> ForcePromoteResponse;
+}
+
+impl Client {
+    /// Connects to the coordinator of the flags; fails unless it answers.
+    pub async fn connect(env: &Env, global: &GlobalArgs) -> Result<Self, Failure> {
+        let tls = global.tls().load(env).await.map_err(|error| Failure::usage(service::status::chain(&error)))?;
+        Self::dial(&Dialer::new(env.clone(), tls), &global.coordinator).await
+    }
+
+    /// Connects to the coordinator at `address`.
+    pub async fn dial(dialer: &Dialer, address: &str) -> Result<Self, Failure> {
+        let channel = dialer.connect(address).await.map_err(|error| {
+            let exit =
+                if matches!(error, service::dial::Error::Address { .. }) { Exit::Usage } else { Exit::Unreachable };
+            // The error's text ends with its remedy, after a semicolon.
+            let text = service::status::chain(&error);
+            match text.rsplit_once("; ") {
+                Some((what, remedy)) => Failure::new(exit, "reach the coordinator", what).remedy(remedy),
+                None => Failure::new(exit, "reach the coordinator", text),
+            }
+        })?;
+        let inner = CoordinatorClient::new(channel).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
+        Ok(Self { env: dialer.env().clone(), inner })
+    }
+
+    /// The environment it works in.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Watches operations: each as it is now, then every change.
+    pub async fn watch(&self, ids: Vec<String>) -> Result<Updates, Broken> {
+        let request = v1::WatchOperationsRequest { ids, batch: String::new() };
+        match self.inner.clone().watch_operations(request).await {
+            Ok(response) => Ok(Updates(response.into_inner())),
+            Err(status) => Err(broken(&status)),
+        }
+    }
+}
+
+impl Updates {
+    /// The next update; `None` when all that is watched has ended.
+    pub async fn next(&mut self) -> Result<Option<v1::Operation>, Broken> {
+        loop {
+            match self.0.message().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(response)) => {
+                    if let Some(operation) = response.operation {
+                        return Ok(Some(operation));
+                    }
+                }
+                Err(status) => return Err(broken(&status)),
+            }
+        }
+    }
+}
+
+fn broken(status: &tonic::Status) -> Broken {
+    match service::status::retryable(status) {
+        true => Broken::Lost,
+        false => Broken::Refused(error::failure("watch operations", status)),
+    }
+}
