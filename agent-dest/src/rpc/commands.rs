@@ -140,15 +140,23 @@ impl Commands {
             true => Asker::Coordinator(CommandVersion(request.version)),
             false => Asker::Source { token: request.token, caller },
         };
-        session.abort(&self.registry, asker, attempt, request.ask_only).await
+        match session.abort(&self.registry, asker, attempt, request.ask_only).await {
+            // Forgotten, as was found out only now.
+            Err(Error::Unknown(_)) => Ok(DestAnswer::Unknown),
+            answer => answer,
+        }
     }
 
     async fn remove(&self, request: Request<DiscardRequest>) -> Outcome<DestAnswer> {
         self.coordinator_only(&request)?;
         let request = request.get_ref();
-        match self.registry.find(&operation(&request.operation)?).await {
+        let discard = async {
+            let session = self.registry.find(&operation(&request.operation)?).await?;
+            session.discard(&self.registry, CommandVersion(request.version)).await
+        };
+        match discard.await {
             Err(Error::Unknown(_)) => Ok(DestAnswer::Unknown),
-            found => found?.discard(&self.registry, CommandVersion(request.version)).await,
+            answer => answer,
         }
     }
 

@@ -63,6 +63,13 @@ impl Session {
         outcome
     }
 
+    async fn forget(&self, version: CommandVersion) -> Result<()> {
+        self.decide(&Event::Forget(version)).await?;
+        self.lanes.end_all(Stop::Decided, true).await;
+        self.close_replica().await;
+        Ok(())
+    }
+
     /// Decides like Abort, for all attempts; then removes everything but the record. Never touches a primary.
     pub(crate) async fn discard(self: &Arc<Self>, registry: &Registry, version: CommandVersion) -> Result<DestAnswer> {
         let session = self.clone();
@@ -107,14 +114,14 @@ impl Registry {
         };
         let _creating = self.inner.creating.lock().await;
         self.clear_doubt().await?;
-        match self.known(operation) {
-            Some(session) => {
-                session.decide(&Event::Forget(version)).await?;
-                session.lanes.end_all(Stop::Decided, true).await;
-                session.close_replica().await;
-                tracing::info!(%operation, "forgot an operation");
-            }
-            None => self.inner.engine.remove_role(operation, version).await?,
+        let forgotten = match self.known(operation) {
+            Some(session) => session.forget(version).await,
+            None => Err(Error::Unknown(operation.clone())),
+        };
+        match forgotten {
+            Ok(()) => tracing::info!(%operation, "forgot an operation"),
+            Err(Error::Unknown(_)) => self.inner.engine.remove_role(operation, version).await?,
+            Err(error) => return Err(error),
         }
         self.remove(operation);
         Ok(())
