@@ -8,6 +8,9 @@ pub mod error;
 pub mod host;
 pub mod source;
 
+pub mod memory;
 pub mod sqlite;
+
+pub mod conformance;
 
 pub use error::{Error, Result};
