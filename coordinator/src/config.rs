@@ -234,3 +234,46 @@ impl From<&LimitArgs> for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str, flags: &[&str]) -> Result<Config, Error> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("coordinator.toml");
+        std::fs::write(&file, toml).expect("write the file");
+        let file = file.to_str().expect("a plain path");
+        let args = ["coordinator", "--config", file, "--insecure"].into_iter().chain(flags.iter().copied());
+        Config::from_loaded(&service::config::parse_from::<Args, _>(args, &SECTIONS)?)
+    }
+
+    #[test]
+    fn flags_stand_over_the_file_and_both_over_defaults() {
+        let toml = "store = \"redb:/x/y\"\nready_lag_ms = 7\nrunning_per_source = 3\n\
+                    [[instance]]\nname = \"west\"\nengine = \"sqlite\"\nsource_agent = \"db1:7443\"\n";
+        let config = read(toml, &["--running-per-source=4"]).expect("a good configuration");
+        assert_eq!(config.store, StoreAddress::Redb("/x/y".into()));
+        assert_eq!((config.limits.ready_lag_ms, config.limits.running_per_source), (7, 4));
+        assert_eq!(config.limits.window, Duration::from_secs(24 * 3600));
+        assert_eq!(config.instances[0].source_identity(), "spiffe://causeway/agent-source/west");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let instance = "[[instance]]\nname = \"west\"\nengine = \"sqlite\"\nsource_agent = \"db1:7443\"\n";
+        for (toml, flags, part) in [
+            ("", &["--store=etcd://x"][..], "redb:PATH"),
+            ("", &["--store=redb:"], "redb:PATH"),
+            ("", &["--behind-lag-ms=5"], "--ready-lag-ms"),
+            ("", &["--running-per-source=0"], "running-per-source"),
+            (&instance.repeat(2), &[], "given twice"),
+            (&instance.replace("db1:7443", "db1"), &[], "source_agent"),
+            (&instance.replace("west", "We st"), &[], "instance name"),
+            (&format!("{instance}colour = 1\n"), &[], "colour"),
+        ] {
+            let error = read(toml, flags).expect_err(part).to_string();
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+}

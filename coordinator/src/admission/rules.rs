@@ -101,17 +101,15 @@ pub(super) fn busy(
     at_source: &[(DatabaseName, OperationId)],
     at_dest: &[(DatabaseName, OperationId)],
 ) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut said = None;
-    for (instance, busy) in [(&wish.source, at_source), (&wish.destination, at_dest)] {
-        if let Some((_, operation)) = busy.iter().find(|(name, _)| name == database)
-            && said != Some((instance, operation))
-        {
-            findings.push(busy_finding(instance, database, operation));
-            said = Some((instance, operation));
-        }
-    }
-    findings
+    let taken = |busy: &[(DatabaseName, OperationId)]| {
+        busy.iter().find(|(name, _)| name == database).map(|(_, operation)| operation.clone())
+    };
+    let (at_source, at_dest) = (taken(at_source), taken(at_dest));
+    // One operation that has it at both ends is told once.
+    let at_dest = at_dest.filter(|operation| at_source.as_ref() != Some(operation));
+    let of_source = at_source.iter().map(|operation| busy_finding(&wish.source, database, operation));
+    let of_dest = at_dest.iter().map(|operation| busy_finding(&wish.destination, database, operation));
+    of_source.chain(of_dest).collect()
 }
 
 /// The finding about a database that is taken.
@@ -120,3 +118,6 @@ pub fn busy_finding(instance: &InstanceName, database: &DatabaseName, operation:
     let remedy = format!("wait until operation {operation} has ended, or cancel it");
     error("DATABASE_BUSY", message, remedy)
 }
+
+#[cfg(test)]
+mod tests;

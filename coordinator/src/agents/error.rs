@@ -69,16 +69,20 @@ pub enum Error {
     Unreachable {
         /// Who.
         party: Party,
-        /// Why, and what to do about it.
+        /// Why.
         message: String,
+        /// What to do about it; may be empty.
+        remedy: String,
     },
     /// The address or the certificate is wrong: a person has to mend it, but may do so at any time.
     #[error("{party}: {message}")]
     Misconfigured {
         /// Who.
         party: Party,
-        /// What is wrong, and what to do about it.
+        /// What is wrong.
         message: String,
+        /// What to do about it; may be empty.
+        remedy: String,
     },
     /// It answered no.
     #[error("{party}: {}", reason.message)]
@@ -144,12 +148,15 @@ impl Error {
             Error::Refused { reason, .. } => {
                 Reason::new(&reason.code, format!("{party}: {}", reason.message), reason.remedy.clone())
             }
-            Error::Unreachable { message, .. } | Error::Misconfigured { message, .. } => {
+            Error::Unreachable { message, remedy, .. } | Error::Misconfigured { message, remedy, .. } => {
                 let code = match party.half {
                     Half::Source => "SOURCE_AGENT_UNREACHABLE",
                     Half::Dest => "DEST_AGENT_UNREACHABLE",
                 };
-                let remedy = format!("start the {party}, or correct its address");
+                let remedy = match remedy.as_str() {
+                    "" => format!("start the {party}, or correct its address"),
+                    remedy => remedy.to_owned(),
+                };
                 Reason::new(code, format!("{party}: {message}"), remedy)
             }
             Error::Malformed { message, .. } => {

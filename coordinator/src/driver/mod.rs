@@ -124,9 +124,20 @@ impl Tasks {
 
     /// Everything is in the store: tasks are stopped where they stand, and only waited for.
     async fn stop(&mut self) {
+        self.abort();
+        while self.ended.next().await.is_some() {}
+    }
+
+    fn abort(&self) {
         for task in self.running.values() {
             task.abort();
         }
-        while self.ended.next().await.is_some() {}
+    }
+}
+
+impl Drop for Tasks {
+    /// Also when the driver is dropped in the middle, nobody goes on driving.
+    fn drop(&mut self) {
+        self.abort();
     }
 }

@@ -133,10 +133,14 @@ impl Performer {
         match self.core.instances.get(name).await {
             Ok(Some(known)) => Ok(known.record),
             Ok(None) => {
-                let message = format!("instance {name} is not known any more: register it again");
-                Err(agents::Error::Misconfigured { party: party(), message })
+                let message = format!("instance {name} is not known any more");
+                let remedy = format!("register instance {name} again");
+                Err(agents::Error::Misconfigured { party: party(), message, remedy })
             }
-            Err(error) => Err(agents::Error::Unreachable { party: party(), message: error.to_string() }),
+            Err(error) => {
+                let (message, remedy) = (error.to_string(), String::new());
+                Err(agents::Error::Unreachable { party: party(), message, remedy })
+            }
         }
     }
 

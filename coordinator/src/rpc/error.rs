@@ -138,10 +138,10 @@ impl From<Error> for Status {
                     .reason("PREFLIGHT_FAILED")
                     .remedy("do what each finding says, then start again");
                 errors(&found).fold(problem, |problem, (database, finding)| {
-                    let text = match finding.remedy.as_str() {
-                        "" => finding.message.clone(),
-                        remedy => format!("{}; {remedy}", finding.message),
-                    };
+                    let mut text = format!("{} ({})", finding.message, finding.code);
+                    if !finding.remedy.is_empty() {
+                        text = format!("{text}; {}", finding.remedy);
+                    }
                     problem.precondition(&finding.code, database, text)
                 })
             }

@@ -38,7 +38,8 @@ pub(super) async fn start(
         return Ok(v1::StartOperationResponse { operations: Vec::new(), findings: findings(&found) });
     }
     if found.iter().any(Found::stands_in_the_way) {
-        return Err(Error::PreflightFailed(found));
+        // What stands in the way may be the very operations of this request, sent on another connection.
+        return repeated(core, &asked).await?.ok_or(Error::PreflightFailed(found));
     }
     match create(core, &asked, &found).await? {
         Some(created) => {
@@ -140,6 +141,11 @@ async fn repeated(core: &Core, asked: &Asked) -> Result<Option<v1::StartOperatio
 /// Write the operations; nothing if a request of the same id got there first.
 async fn create(core: &Core, asked: &Asked, found: &[Found]) -> Result<Option<Vec<Stored>>, Error> {
     let _gate = core.gate.lock().await;
+    if let Some(id) = &asked.request_id
+        && core.records.request(id).await?.is_some()
+    {
+        return Ok(None);
+    }
     // What may have changed while the agents were asked.
     let again = admission::recheck(core, &asked.wish).await?;
     if again.iter().any(Found::stands_in_the_way) {

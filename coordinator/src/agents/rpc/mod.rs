@@ -71,13 +71,13 @@ impl Agents {
     ) -> Result<(Channel, Link), Error> {
         let party = Party { half, instance: instance.name.clone(), address: address.to_owned() };
         if address.is_empty() {
-            let message = format!("instance {} has no {half}: register it with its address", instance.name);
-            return Err(Error::Misconfigured { party, message });
+            let message = format!("instance {} has no {half}", instance.name);
+            return Err(Error::Misconfigured { party, message, remedy: "register it with its address".to_owned() });
         }
         let channel = if self.tls { self.pool.get_expecting(address, &identity) } else { self.pool.get(address) };
         match channel {
             Ok(channel) => Ok((channel, Link { env: self.env.clone(), party, timeouts: self.timeouts.clone() })),
-            Err(error) => Err(Error::Misconfigured { party, message: error.to_string() }),
+            Err(error) => Err(dialled(party, &error)),
         }
     }
 }
@@ -106,7 +106,10 @@ impl Link {
         match self.env.timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error(&status)),
-            Err(elapsed) => Err(Error::Unreachable { party: self.party.clone(), message: elapsed.to_string() }),
+            Err(elapsed) => {
+                let (message, remedy) = (elapsed.to_string(), String::new());
+                Err(Error::Unreachable { party: self.party.clone(), message, remedy })
+            }
         }
     }
 
@@ -114,14 +117,10 @@ impl Link {
         let party = self.party.clone();
         let text = status::describe(status).replace('\n', "; ");
         if let Some(failed) = cause::<dial::Error>(status) {
-            let message = failed.to_string();
-            return match failed.retryable() {
-                true => Error::Unreachable { party, message },
-                false => Error::Misconfigured { party, message },
-            };
+            return dialled(party, failed);
         }
         if status::is_transport(status) {
-            return Error::Unreachable { party, message: text };
+            return Error::Unreachable { party, message: text, remedy: String::new() };
         }
         let code = status::reason_of(status).unwrap_or_else(|| code_name(status.code()));
         let remedy = status::remedy_of(status).unwrap_or_default();
@@ -137,6 +136,18 @@ impl Link {
 
     fn malformed(&self, message: impl Into<String>) -> Error {
         Error::Malformed { party: self.party.clone(), message: message.into() }
+    }
+}
+
+/// An error of dialling: its text names the address, which the party does too, and ends with the remedy.
+fn dialled(party: Party, error: &dial::Error) -> Error {
+    let text = error.to_string();
+    let (what, remedy) = text.split_once("; ").unwrap_or((&text, ""));
+    let message = what.strip_prefix(&format!("connect to {}: ", party.address)).unwrap_or(what).to_owned();
+    let remedy = remedy.to_owned();
+    match error.retryable() {
+        true => Error::Unreachable { party, message, remedy },
+        false => Error::Misconfigured { party, message, remedy },
     }
 }
 

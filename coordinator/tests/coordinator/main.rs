@@ -1,0 +1,13 @@
+//! The coordinator's very server, on port 0, against fake agents that run the real roles.
+
+mod cluster;
+mod fakes;
+
+mod ends;
+mod faults;
+mod freeze;
+mod journeys;
+mod overrides;
+mod queue;
+mod requests;
+mod restarts;
