@@ -5,11 +5,16 @@ use crate::{
     sqlite::{header, tombstone::database},
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-/// How long opening may wait for somebody who recovers or closes the database. An application in
-/// `locking_mode=EXCLUSIVE` holds on for longer and is reported as busy.
-const OPEN_WAIT: Duration = Duration::from_secs(1);
+/// How long a read may wait for somebody who recovers the database, closes it, or commits with a rollback journal. An
+/// application in `locking_mode=EXCLUSIVE` holds on for longer and is reported as busy.
+const READ_WAIT: Duration = Duration::from_millis(1500);
+/// How often it tries: SQLite's own handler backs off to 100 ms and starves beside a writer that hardly pauses.
+const READ_EVERY: Duration = Duration::from_micros(300);
 
 /// Opens a connection that leaves the WAL as it finds it when it closes. It never waits for a lock: see [`is_busy`].
 pub fn open(path: &Path) -> Result<Connection> {
@@ -26,15 +31,23 @@ pub fn open_with(path: &Path, vfs: Option<&std::ffi::CStr>) -> Result<Connection
         Some(vfs) => Connection::open_with_flags_and_vfs(&path, flags, vfs),
     }
     .map_err(wrap)?;
-    db.busy_timeout(OPEN_WAIT).map_err(wrap)?;
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(wrap)?;
-    db.execute_batch(
-        "PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=FULL; PRAGMA cache_size=-2000; PRAGMA mmap_size=0;
-         PRAGMA main.schema_version",
-    )
-    .map_err(busy_or("open the database"))?;
     db.busy_timeout(Duration::ZERO).map_err(wrap)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(wrap)?;
+    let setup = "PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=FULL; PRAGMA cache_size=-2000; PRAGMA mmap_size=0;
+                 PRAGMA main.schema_version";
+    patiently(|| db.execute_batch(setup)).map_err(busy_or("open the database"))?;
     Ok(db)
+}
+
+/// Repeats a read while somebody is in its way, for a while.
+pub fn patiently<T>(mut read: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let until = Instant::now() + READ_WAIT;
+    loop {
+        match read() {
+            Err(e) if is_busy(&e) && Instant::now() < until => std::thread::sleep(READ_EVERY),
+            other => return other,
+        }
+    }
 }
 
 /// Begins a read transaction and takes its snapshot. The pragma reads one field of page 1, and unlike a SELECT needs no
@@ -54,21 +67,23 @@ pub fn end(db: &Connection) -> Result<()> {
     db.execute_batch("ROLLBACK").map_err(|e| database("end a transaction", &e))
 }
 
-/// Takes the write lock if it is free now. While the fence stands this may succeed as a mere read: check the header then.
+/// Takes the write lock if it is free now. While a fence stands it is not, or this succeeds as a mere read: look at page 1
+/// afterwards.
 pub fn try_begin_write(db: &Connection) -> Result<bool> {
     match db.execute_batch("BEGIN IMMEDIATE") {
         Ok(()) => Ok(true),
-        Err(e) if is_busy(&e) => Ok(false),
+        Err(e) if is_busy(&e) || e.sqlite_error_code() == Some(ErrorCode::ReadOnly) => Ok(false),
         Err(e) => Err(database("take the write lock", &e)),
     }
 }
 
 /// Page 1 as this connection sees it.
 pub fn first_page(db: &Connection) -> Result<Vec<u8>> {
-    let mut statement = db
-        .prepare_cached("SELECT data FROM sqlite_dbpage('main') WHERE pgno=1")
-        .map_err(busy_or("read the database header"))?;
-    let page: Vec<u8> = statement.query_row([], |row| row.get(0)).map_err(busy_or("read the database header"))?;
+    let page: Vec<u8> = patiently(|| {
+        let mut statement = db.prepare_cached("SELECT data FROM sqlite_dbpage('main') WHERE pgno=1")?;
+        statement.query_row([], |row| row.get(0))
+    })
+    .map_err(busy_or("read the database header"))?;
     if page.len() < header::LEN {
         return Err(Error::Corrupt("page 1 is shorter than the database header".to_owned()));
     }

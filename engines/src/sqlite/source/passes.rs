@@ -229,8 +229,7 @@ impl Passes {
     }
 
     fn last_pass(&mut self, db: &Connection, sink: &mut dyn Sink) -> Result<()> {
-        let pages = db
-            .query_row("PRAGMA main.page_count", [], |row| row.get(0))
+        let pages = connect::patiently(|| db.query_row("PRAGMA main.page_count", [], |row| row.get(0)))
             .map_err(connect::busy_or("count the pages"))?;
         let look = self.look()?;
         self.pass(sink, Some(pages), &|| false)?;

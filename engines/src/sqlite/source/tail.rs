@@ -8,8 +8,6 @@
 
 mod fence;
 mod rotate;
-#[cfg(test)]
-pub mod tests;
 
 use super::{
     connect, identity,
@@ -62,6 +60,10 @@ pub struct Tail {
     moved_at: Duration,
     files_checked_at: Duration,
     rotation: rotate::Rotation,
+    /// The fence is ours and stands.
+    fenced: bool,
+    /// For the write lock of a rotation, once there was one.
+    writer: Option<Connection>,
     // Connections are closed in this order; the one in `index` keeps the mapping and goes last.
     hold: Connection,
     spare: Connection,
@@ -161,6 +163,8 @@ impl Tail {
             moved_at: Duration::ZERO,
             files_checked_at: Duration::ZERO,
             rotation: rotate::Rotation::default(),
+            fenced: false,
+            writer: None,
             hold,
             spare,
             index,
@@ -287,6 +291,8 @@ impl Tail {
 
     /// After a fence was lifted: connections that saw it take the database for read-only until they are opened anew.
     pub fn reconnect(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.fenced = false;
+        self.writer = None;
         connect::end(&self.spare)?;
         self.spare = connect::open(&self.path)?;
         self.rehold(sink)?;

@@ -14,6 +14,7 @@ use std::{
     ffi::c_void,
     ptr::NonNull,
     sync::atomic::{Ordering, fence},
+    time::{Duration, Instant},
 };
 
 /// Bytes of one block of the index, as SQLite maps it.
@@ -92,6 +93,26 @@ impl WalIndex {
         Err(Error::Busy("the WAL index is being recovered by another process".to_owned()))
     }
 
+    /// Takes the write lock in the index and lets go of it after so long; false if somebody else has it. Unlike a BEGIN
+    /// IMMEDIATE that fails this takes no read lock meanwhile, so it may be asked again and again without hindering a
+    /// checkpoint.
+    pub fn hold_write_lock(&self, hold: Duration) -> bool {
+        // SAFETY: the methods were there when the index was mapped, and the file is open as long as `anchor`, which is in
+        // no write transaction of its own. WAL_WRITE_LOCK is the first of the index's locks; what is taken is released.
+        unsafe {
+            let Ok(file) = open_file(&self.anchor) else { return false };
+            let Some(shm_lock) = (*(*file).pMethods).xShmLock else { return false };
+            if shm_lock(file, 0, 1, ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE) != ffi::SQLITE_OK {
+                return false;
+            }
+            let begin = Instant::now();
+            while begin.elapsed() < hold {
+                std::hint::spin_loop();
+            }
+            shm_lock(file, 0, 1, ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE) == ffi::SQLITE_OK
+        }
+    }
+
     /// How many frames are backfilled, synced with the database file.
     pub fn backfilled(&self) -> u32 {
         self.word(BACKFILLED)
@@ -145,25 +166,29 @@ fn checksum(words: &[u32]) -> [u32; 2] {
     sum
 }
 
-fn map(db: &Connection) -> Result<NonNull<u32>> {
-    let failed = |what: &str, code: i32| Error::Database {
-        what: what.to_owned(),
-        message: format!("SQLite code {code}"),
-        transient: code & 0xff == ffi::SQLITE_BUSY,
-    };
+fn failed(what: &str, code: i32) -> Error {
+    let transient = code & 0xff == ffi::SQLITE_BUSY;
+    Error::Database { what: what.to_owned(), message: format!("SQLite code {code}"), transient }
+}
+
+/// SQLite's own structure of the open main file; its methods are set.
+fn open_file(db: &Connection) -> Result<*mut ffi::sqlite3_file> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    // SAFETY: the handle is open as long as `db` is borrowed; FILE_POINTER writes one pointer, to the open main file,
-    // whose methods outlive it. xShmMap with bExtend=0 fills `mapped` or leaves it null.
+    // SAFETY: the handle is open as long as `db` is borrowed; FILE_POINTER writes one pointer.
     unsafe {
-        let code = ffi::sqlite3_file_control(
-            db.handle(),
-            c"main".as_ptr(),
-            ffi::SQLITE_FCNTL_FILE_POINTER,
-            (&raw mut file).cast::<c_void>(),
-        );
+        let out = (&raw mut file).cast::<c_void>();
+        let code = ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, out);
         if code != ffi::SQLITE_OK || file.is_null() || (*file).pMethods.is_null() {
             return Err(failed("ask SQLite for its open file", code));
         }
+    }
+    Ok(file)
+}
+
+fn map(db: &Connection) -> Result<NonNull<u32>> {
+    let file = open_file(db)?;
+    // SAFETY: the file is open as long as `db` is borrowed. xShmMap with bExtend=0 fills `mapped` or leaves it null.
+    unsafe {
         let methods = &*(*file).pMethods;
         let Some(shm_map) = methods.xShmMap.filter(|_| methods.iVersion >= 2) else {
             return Err(Error::Internal("this SQLite has no shared WAL index".to_owned()));

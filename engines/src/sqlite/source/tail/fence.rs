@@ -34,6 +34,7 @@ impl Tail {
             self.drain(sink)?;
             self.sync()?;
             feed.publish();
+            self.fenced = true;
             return feed.cap(None);
         }
         self.drain(sink)?;
@@ -41,13 +42,11 @@ impl Tail {
         feed.publish();
 
         let until = sink.now() + call.grace;
-        while !connect::try_begin_write(&db)? {
-            if sink.now() >= until || (call.stop)() {
-                return Err(call.busy());
-            }
-            self.yield_to_writers(sink)?;
+        if !self.lock(&db, until, sink, call.stop)? {
+            return Err(call.busy());
         }
         let fenced = self.fence_locked(&db, feed, sink, call);
+        self.fenced = fenced.is_ok();
         if fenced.is_err() {
             connect::end(&db)?;
             feed.uncap();
