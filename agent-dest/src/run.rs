@@ -14,7 +14,7 @@ use service::{
     serve::{self, ServeOptions},
     status::chain,
 };
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 use tonic::service::Routes;
 
 /// Exit code of an agent that was taken over, so that a supervisor does not start it again at once.
@@ -69,7 +69,8 @@ pub async fn run(
         let (routes, _health) = serve::with_standard_services(routes, proto::FILE_DESCRIPTOR_SET, &names).await?;
         let address = listener.local_addr().map_err(|source| serve::Error::Serve(source.to_string()))?;
         tracing::info!(%address, epoch = epoch.0, "ready for commands and transfers");
-        println!("listening on {address}");
+        // Nobody may be reading it; that is no reason to end.
+        let _ = writeln!(std::io::stdout(), "listening on {address}");
         if let Some(tls) = &tls {
             env.spawn("renewals", tls.clone().follow_renewals(env.clone(), shutdown.clone()));
         }

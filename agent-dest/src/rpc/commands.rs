@@ -76,7 +76,8 @@ impl Commands {
             return Ok(DestPreflightResponse { findings: vec![convert::finding_to_wire(&finding)] });
         }
         let mut findings = engine.preflight(&database, &request.requirements, operation.as_ref()).await?;
-        if let Some(by) = self.registry.holder(&database, operation.as_ref()) {
+        let told = findings.iter().any(|finding| finding.code == "OPERATION_EXISTS");
+        if let Some(by) = self.registry.holder(&database, operation.as_ref()).filter(|_| !told) {
             findings.push(Finding::error(
                 Side::Dest,
                 "OPERATION_EXISTS",

@@ -76,7 +76,7 @@ fn look(error: &Error) -> (Code, &'static str, String) {
         Error::BadToken => (Code::Unauthenticated, "BAD_TOKEN", ""),
         Error::OtherIdentity { .. } => (
             Code::PermissionDenied,
-            "NOT_SOURCE_AGENT",
+            "IDENTITY_NOT_ALLOWED",
             "register the source instance with the identity of its source agent's certificate",
         ),
 
@@ -84,7 +84,7 @@ fn look(error: &Error) -> (Code, &'static str, String) {
             (Code::FailedPrecondition, "WRONG_PROTOCOL", "run agents of the same version at both ends")
         }
         Error::EngineDiffers { .. } => {
-            (Code::FailedPrecondition, "WRONG_PROTOCOL", "choose a destination instance of the source's engine")
+            (Code::FailedPrecondition, "WRONG_ENGINE", "choose a destination instance of the source's engine")
         }
         Error::SourceChanged(_) => (
             Code::FailedPrecondition,

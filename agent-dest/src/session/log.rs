@@ -132,6 +132,14 @@ impl Control {
         self.unacked.get_or_insert_with(|| lane.env.monotonic());
     }
 
+    /// What is durable when the stream begins.
+    pub(super) fn begin(&mut self, lane: &Lane, durable: Option<Position>) {
+        self.durable = durable;
+        if self.durable.is_some() {
+            self.waiting(lane);
+        }
+    }
+
     /// The marker's position is applied and durable.
     pub(super) fn reached(&mut self, lane: &Lane, position: &Position) {
         self.received = Some(position.clone());

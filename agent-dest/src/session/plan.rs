@@ -18,7 +18,11 @@ impl Control {
         let generation = plan.generation;
         lane.session.take_plan(&lane.replica, &plan).await?;
         self.generation = Some(generation);
-        lane.send(Answer::PlanTaken(PlanTaken { generation })).await
+        lane.send(Answer::PlanTaken(PlanTaken { generation })).await?;
+        // An earlier stream may have ended before it told how far the log is durable, and a quiet source would keep it.
+        let durable = lane.replica.engine.durable().await?.log;
+        self.begin(lane, durable);
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ async fn every_wrong_hello_is_refused_with_its_reason() {
         (Hello { operation: "a b".to_owned(), ..ok() }, Code::InvalidArgument, "BAD_FIELD"),
         (Hello { token: String::new(), ..ok() }, Code::Unauthenticated, "BAD_TOKEN"),
         (Hello { token: TOKEN.replace('0', "1"), ..ok() }, Code::Unauthenticated, "BAD_TOKEN"),
-        (Hello { engine: "postgres".to_owned(), ..ok() }, Code::FailedPrecondition, "WRONG_PROTOCOL"),
+        (Hello { engine: "postgres".to_owned(), ..ok() }, Code::FailedPrecondition, "WRONG_ENGINE"),
         (Hello { database: "crm".to_owned(), ..ok() }, Code::FailedPrecondition, "SOURCE_CHANGED"),
         (Hello { incarnation: "inode 8".to_owned(), ..ok() }, Code::FailedPrecondition, "SOURCE_CHANGED"),
         (Hello { incarnation: String::new(), ..ok() }, Code::InvalidArgument, "BAD_FIELD"),
@@ -88,9 +88,14 @@ async fn a_hello_that_cannot_be_recorded_is_not_welcome() {
 #[tokio::test]
 async fn a_welcome_tells_what_is_held() {
     let world = World::default();
-    let (agent, source) = Agent::replica(&world).await;
+    let (agent, mut source) = Agent::replica(&world).await;
+    source.durable("10").await;
     drop(source);
-    let welcome = agent.source(hello()).await.welcome().await;
+    let mut source = agent.source(hello()).await;
+    let welcome = source.welcome().await;
     assert_eq!((welcome.generation, welcome.seeded, welcome.log_position.as_str()), (1, true, "10"));
     assert_eq!(welcome.phase, "replica");
+    // A quiet source learns what it need not keep, too.
+    source.plan(1, 0).await;
+    source.durable("10").await;
 }

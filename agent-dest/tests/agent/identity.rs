@@ -80,7 +80,11 @@ async fn commands_need_the_coordinator_and_lanes_the_named_source_agent() {
         is(&refused.expect("refused"), Code::PermissionDenied, "NOT_COORDINATOR");
     }
 
-    is(&replicate(mallory.clone(), TOKEN).await.expect_err("not named"), Code::PermissionDenied, "NOT_SOURCE_AGENT");
+    is(
+        &replicate(mallory.clone(), TOKEN).await.expect_err("not named"),
+        Code::PermissionDenied,
+        "IDENTITY_NOT_ALLOWED",
+    );
     is(&replicate(source.clone(), "guess").await.expect_err("no token"), Code::Unauthenticated, "BAD_TOKEN");
     replicate(source.clone(), TOKEN).await.expect("welcome");
 
@@ -90,7 +94,7 @@ async fn commands_need_the_coordinator_and_lanes_the_named_source_agent() {
         token: token.to_owned(),
         ..AbortRequest::default()
     };
-    is(&stranger.abort(abort(TOKEN)).await.expect_err("not named"), Code::PermissionDenied, "NOT_SOURCE_AGENT");
+    is(&stranger.abort(abort(TOKEN)).await.expect_err("not named"), Code::PermissionDenied, "IDENTITY_NOT_ALLOWED");
     let mut source = DestAgentClient::new(source);
     is(&source.abort(abort("guess")).await.expect_err("no token"), Code::Unauthenticated, "BAD_TOKEN");
     assert_eq!(world.role(OP).expect("role").floor.0, 0);
