@@ -71,6 +71,8 @@ impl Coordinator {
             serve::with_standard_services(rpc::routes(core.clone()), FILE_DESCRIPTOR_SET, &[rpc::SERVICE]).await?;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "coordinator listens");
+            // For a supervisor or a test that gave port 0; the agents do the same.
+            println!("listening on {address}");
         }
         let options = ServeOptions::default();
         let driving = driver::run(core);
