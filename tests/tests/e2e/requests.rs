@@ -107,17 +107,17 @@ fn unknown_and_malformed_things_are_refused_by_name() {
     let unknown = start(&|r| r.databases = vec!["none.db".to_owned()]);
     let refused = assert_refused(unknown, Code::FailedPrecondition, "PREFLIGHT_FAILED");
     assert!(service::status::describe(&refused).contains("DATABASE_NOT_FOUND"), "{refused:?}");
-    let wrong: [(&str, &dyn Fn(&mut StartOperationRequest)); 7] = [
-        ("kind", &|r| r.kind = 0),
-        ("kind", &|r| r.kind = 77),
-        ("source", &|r| r.source = "No Such/Name".to_owned()),
-        ("databases", &|r| r.databases.clear()),
-        ("databases[0]", &|r| r.databases = vec!["../a.db".to_owned()]),
-        ("databases", &|r| r.databases = vec!["a.db".to_owned(), "a.db".to_owned()]),
-        ("window_seconds", &|r| r.window_seconds = 3),
+    let wrong: [(&str, fn(&mut StartOperationRequest)); 7] = [
+        ("kind", |r| r.kind = 0),
+        ("kind", |r| r.kind = 77),
+        ("source", |r| r.source = "No Such/Name".to_owned()),
+        ("databases", |r| r.databases.clear()),
+        ("databases[0]", |r| r.databases = vec!["../a.db".to_owned()]),
+        ("databases", |r| r.databases = vec!["a.db".to_owned(), "a.db".to_owned()]),
+        ("window_seconds", |r| r.window_seconds = 3),
     ];
     for (field, change) in wrong {
-        let refused = start(change).expect_err("this must be refused");
+        let refused = start(&change).expect_err("this must be refused");
         assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused:?}");
         assert!(
             service::status::describe(&refused).contains(field),

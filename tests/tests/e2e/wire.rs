@@ -142,16 +142,16 @@ fn agents_refuse_malformed_commands() {
         change(&mut request);
         request
     };
-    let wrong: [(&str, &dyn Fn(&mut v1::BeginRequest)); 6] = [
-        ("operation", &|r| r.operation = "a/b".to_owned()),
-        ("kind", &|r| r.kind = 9),
-        ("database", &|r| r.database = "../shop.db".to_owned()),
-        ("database", &|r| r.database = String::new()),
-        ("token", &|r| r.token = "short".to_owned()),
-        ("dest_address", &|r| r.dest_address = "nowhere".to_owned()),
+    let wrong: [(&str, fn(&mut v1::BeginRequest)); 6] = [
+        ("operation", |r| r.operation = "a/b".to_owned()),
+        ("kind", |r| r.kind = 9),
+        ("database", |r| r.database = "../shop.db".to_owned()),
+        ("database", |r| r.database = String::new()),
+        ("token", |r| r.token = "short".to_owned()),
+        ("dest_address", |r| r.dest_address = "nowhere".to_owned()),
     ];
     for (field, change) in wrong {
-        let refused = cluster.call(source.begin(begin(change))).expect_err("a malformed Begin");
+        let refused = cluster.call(source.begin(begin(&change))).expect_err("a malformed Begin");
         assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {}", describe(&refused));
         assert!(describe(&refused).contains(field), "{field}: {}", describe(&refused));
     }
