@@ -98,8 +98,8 @@ impl Client {
     /// Connects to the coordinator at `address`.
     pub async fn dial(dialer: &Dialer, address: &str) -> Result<Self, Failure> {
         let channel = dialer.connect(address).await.map_err(|error| {
-            let exit =
-                if matches!(error, service::dial::Error::Address { .. }) { Exit::Usage } else { Exit::Unreachable };
+            use service::dial::Error::{Address, PlainText};
+            let exit = if matches!(error, Address { .. } | PlainText { .. }) { Exit::Usage } else { Exit::Unreachable };
             // The error's text ends with its remedy, after a semicolon.
             let text = service::status::chain(&error);
             match text.rsplit_once("; ") {
