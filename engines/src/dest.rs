@@ -34,6 +34,10 @@ pub trait DestEngine: Send + Sync + 'static {
     /// The databases of the instance.
     async fn databases(&self) -> Result<Vec<DatabaseInfo>>;
 
+    /// Removes what a moved database left under its name, a tombstone. Refuses anything else with
+    /// [`crate::Error::Unsupported`], and with [`crate::Error::NoDatabase`] if nothing has that name.
+    async fn purge(&self, database: &DatabaseName) -> Result<()>;
+
     /// Judges whether a database with these requirements can be taken in under this name; changes nothing. Requirements
     /// that cannot be read are [`crate::Error::Corrupt`].
     async fn preflight(

@@ -6,6 +6,7 @@
 //! [`files`] (why a database file is opened once and stays open).
 
 pub mod config;
+pub mod dest;
 pub mod disk;
 pub mod files;
 pub mod header;

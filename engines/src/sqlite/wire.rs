@@ -30,7 +30,7 @@ pub enum Journal {
 }
 
 /// The header of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedHeader {
     /// Bytes of a page.
     pub page_size: u32,
@@ -72,7 +72,7 @@ impl SeedHeader {
         header::check_page_size(page_size)?;
         let (file_bytes, part_bytes, mode) = (read.u64()?, read.u64()?, read.u32()?);
         read.take(4)?;
-        if part_bytes == 0 || part_bytes % u64::from(page_size) != 0 {
+        if part_bytes == 0 || !part_bytes.is_multiple_of(u64::from(page_size)) {
             return Err(read.corrupt("parts are not whole pages"));
         }
         // The largest database of SQLite: 2^32 - 2 pages. A file beyond it is no database.

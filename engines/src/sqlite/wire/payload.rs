@@ -242,7 +242,7 @@ impl<'a> Log<'a> {
     }
 
     /// The frames in their order.
-    pub fn frames(&self) -> impl Iterator<Item = Frame<'a>> + use<'a> {
+    pub fn frames(&self) -> impl DoubleEndedIterator<Item = Frame<'a>> + use<'a> {
         self.frames.chunks_exact(8 + self.page_size as usize).map(|frame| Frame {
             pgno: u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]),
             commit: u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]),
