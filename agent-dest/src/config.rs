@@ -1,7 +1,11 @@
 //! What can be set for the agent, by flag, environment or file.
 
 use crate::hook::Hook;
-use engines::{dest::DestEngine, host::Host, sqlite::SqliteConfig};
+use engines::{
+    dest::DestEngine,
+    host::Host,
+    sqlite::{SqliteConfig, dest::SqliteDest},
+};
 use handover::InstanceName;
 use service::{Env, config::CommonArgs};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -90,8 +94,7 @@ impl Args {
                     takeover_after: Duration::from_secs(self.takeover_after),
                     ..SqliteConfig::new(&self.dir)
                 };
-                let _ = config;
-                Err(engines::Error::Internal(format!("not yet {env:?}")))
+                Ok(Arc::new(SqliteDest::new(config, Arc::new(EngineHost(env.clone())))))
             }
         }
     }
