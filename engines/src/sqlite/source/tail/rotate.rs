@@ -9,8 +9,8 @@ use std::time::Duration;
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 /// The most frames that are backfilled under the write lock: a few milliseconds, which writers wait.
 const REST_MAX: u32 = 1000;
-/// How often the write lock is looked at between two turns of the tail: about a millisecond.
-const LOOKS: u32 = 500;
+/// How often the write lock is looked at between two turns of the tail: a fraction of a millisecond.
+const LOOKS: u32 = 150;
 /// How long a foothold in the lock is kept: longer than a writer takes from one transaction to the next.
 const FOOTHOLD: Duration = Duration::from_micros(150);
 /// How often a checkpoint of an application's own is waited for, and how long each time.
@@ -102,12 +102,14 @@ impl Tail {
                     }
                     foothold = FOOTHOLD;
                 }
-                std::thread::yield_now();
+                std::hint::spin_loop();
             }
             if sink.now() >= until || stop() {
                 return Ok(false);
             }
             self.turn(sink)?;
+            // Whoever spins on the writer's own processor never sees the lock free: a sleeper wakes up on another one.
+            std::thread::sleep(PAUSE / 4);
         }
     }
 }
