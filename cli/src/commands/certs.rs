@@ -46,13 +46,13 @@ pub(super) async fn run(context: &Context<'_>, args: CertsArgs) -> Result<Exit, 
         let mut text = format!("Wrote to {}\n", output.paint(Look::Strong, args.dir.display()));
         let _ = writeln!(
             text,
-            "  {:<28} {}",
+            "  {:<34} {}",
             "ca.pem, ca-key.pem",
             output.paint(Look::Faint, "the authority; keep ca-key.pem to yourself")
         );
         for Certificate { identity, cert, .. } in &written.certificates {
             let name = Path::new(cert).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            let _ = writeln!(text, "  {:<28} {}", format!("{name}.pem, -key.pem"), output.paint(Look::Faint, identity));
+            let _ = writeln!(text, "  {:<34} {}", format!("{name}.pem, -key.pem"), output.paint(Look::Faint, identity));
         }
         text.push_str(&next(&args, &written));
         text

@@ -50,6 +50,8 @@ async fn explained(client: &Client, request: StartOperationRequest, mut failure:
     if !any_error(&findings) {
         return failure;
     }
+    // The findings say it all, and better than the sentence that joins them.
+    failure.message = "what the preflight found stands in the way".to_owned();
     (failure.details, failure.findings) = (Vec::new(), findings);
     failure
 }

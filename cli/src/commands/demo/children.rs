@@ -12,6 +12,7 @@ use service::Env;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdout, Command},
+    sync::oneshot,
 };
 
 use crate::{exit::Exit, failure::Failure};
@@ -19,6 +20,8 @@ use crate::{exit::Exit, failure::Failure};
 /// How long a server may take to serve, and to end.
 const START_MAX: Duration = Duration::from_secs(15);
 const END_MAX: Duration = Duration::from_secs(3);
+/// How often the starting servers are looked at.
+const POLL: Duration = Duration::from_millis(5);
 /// Lines of each log that are shown after a failure.
 const TAIL: usize = 8;
 
@@ -39,7 +42,8 @@ struct Running {
     name: String,
     log: PathBuf,
     child: Child,
-    stdout: Option<ChildStdout>,
+    /// Gives the address once it serves; closed if its output ends before.
+    listening: oneshot::Receiver<String>,
 }
 
 impl Programs {
@@ -81,27 +85,35 @@ impl Children {
             }
         }
         let mut child = command.spawn().map_err(|error| Failure::local(&doing, &error))?;
-        let stdout = child.stdout.take();
-        self.children.push(Running { name: name.to_owned(), log, child, stdout });
+        let (send, listening) = oneshot::channel();
+        if let Some(stdout) = child.stdout.take() {
+            tokio::spawn(listen(stdout, send));
+        }
+        self.children.push(Running { name: name.to_owned(), log, child, listening });
         Ok(())
     }
 
     /// Waits until every server says where it listens; the addresses in the order of the starts.
     pub(super) async fn addresses(&mut self, env: &Env) -> Result<Vec<String>, Failure> {
-        let mut addresses = Vec::with_capacity(self.children.len());
-        for running in &mut self.children {
-            let doing = format!("start {}", running.name);
-            let listening = env.timeout(START_MAX, running.listening()).await;
-            match listening {
-                Ok(Some(address)) => addresses.push(address),
-                Ok(None) => return Err(Failure::new(Exit::Failed, doing, "it ended before it served")),
-                Err(_) => {
-                    let message = format!("it does not serve after {} s", START_MAX.as_secs());
-                    return Err(Failure::new(Exit::Failed, doing, message));
+        let due = env.monotonic() + START_MAX;
+        let mut addresses = vec![String::new(); self.children.len()];
+        loop {
+            for (address, running) in addresses.iter_mut().zip(&mut self.children) {
+                if let Ok(told) = running.listening.try_recv() {
+                    *address = told;
                 }
             }
+            let Some(late) = addresses.iter().position(String::is_empty) else { return Ok(addresses) };
+            if let Some(fallen) = self.fallen() {
+                return Err(Failure::new(Exit::Failed, "start the servers", fallen));
+            }
+            if env.monotonic() > due {
+                let name = self.children.get(late).map_or("", |running| &running.name);
+                let message = format!("it does not serve after {} s", START_MAX.as_secs());
+                return Err(Failure::new(Exit::Failed, format!("start {name}"), message));
+            }
+            env.sleep(POLL).await;
         }
-        Ok(addresses)
     }
 
     /// Whether one has ended although it should not have.
@@ -150,17 +162,16 @@ impl Children {
     }
 }
 
-impl Running {
-    /// The address in the line it prints once it serves; `None` if it ended instead.
-    async fn listening(&mut self) -> Option<String> {
-        let mut lines = BufReader::new(self.stdout.take()?).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(address) = line.strip_prefix("listening on ") {
-                // Read on, or it would block once the pipe is full.
-                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                return Some(address.trim().to_owned());
-            }
+/// Reads what a server prints: the address once it serves, then on to the end, or it would block on a full pipe.
+async fn listen(stdout: ChildStdout, send: oneshot::Sender<String>) {
+    let mut send = Some(send);
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some((address, send)) =
+            line.strip_prefix("listening on ").and_then(|address| Some((address, send.take()?)))
+        {
+            // Nobody waits any more if the demo is being ended.
+            let _ = send.send(address.trim().to_owned());
         }
-        None
     }
 }
