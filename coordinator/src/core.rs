@@ -1,5 +1,6 @@
 //! What the driver and the calls of users share.
 
+use handover::CommandVersion;
 use service::{Env, Shutdown};
 
 use crate::{agents::Agents, config::Limits, driver::Hub, instances::Instances, store::Records};
@@ -29,5 +30,14 @@ impl Core {
     /// Wall clock in milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         self.env.now().as_millis()
+    }
+
+    /// Completes once the hub counts what was committed at `version`; or the process ends, and nobody counts any more.
+    pub async fn caught_up(&self, version: CommandVersion) {
+        tokio::select! {
+            biased;
+            () = self.hub.caught_up(version) => {}
+            () = self.shutdown.wait() => {}
+        }
     }
 }

@@ -67,7 +67,7 @@ impl Coordinator {
         if let Some(tls) = tls.clone() {
             env.spawn("follow-renewals", tls.follow_renewals(env.clone(), shutdown.clone()));
         }
-        let (routes, _health) =
+        let (routes, health) =
             serve::with_standard_services(rpc::routes(core.clone()), FILE_DESCRIPTOR_SET, &[rpc::SERVICE]).await?;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "coordinator listens");
@@ -78,7 +78,7 @@ impl Coordinator {
         let driving = driver::run(core);
         let serving = serve::serve(&env, listener, tls, routes, &options, shutdown.clone());
         // Whichever ends first, by shutdown or by an error, ends the other.
-        let (driven, served) = tokio::join!(
+        let (driven, served, ()) = tokio::join!(
             async {
                 let ended = driving.await;
                 shutdown.trigger();
@@ -88,6 +88,10 @@ impl Coordinator {
                 let ended = serving.await;
                 shutdown.trigger();
                 ended
+            },
+            async {
+                shutdown.wait().await;
+                health.set_serving(false).await;
             },
         );
         tracing::info!("coordinator stopped");

@@ -23,6 +23,9 @@ const COPY_LIMIT: Duration = Duration::from_secs(600);
 const PROMOTE_WAIT: Duration = Duration::from_secs(5);
 /// Longest pause between tries while clients are refused: every millisecond counts, but not every microsecond.
 const PAUSE_MOST: Duration = Duration::from_millis(250);
+/// How often a source is told again while the destination is waited for: well within every `fence_timeout`, after which a
+/// source that hears nothing would go back by itself. It also brings a marker on its way again that got lost.
+const FENCE_AGAIN: Duration = Duration::from_secs(10);
 /// After the flip the answer to Fence is on its way already, or lost.
 const FENCE_ANSWER: Duration = Duration::from_millis(50);
 
@@ -63,7 +66,7 @@ impl Performer {
         };
         let env = &self.core.env;
         let begun = env.monotonic();
-        let mut fence = self.close_source(operation, completing, attempt).boxed();
+        let mut fence = self.close_source(operation, completing, attempt, Duration::ZERO).boxed();
         let mut promote = self.promote(operation, attempt).boxed();
         let mut overdue = env.clock().sleep(limit);
         let mut fenced_us = None;
@@ -71,7 +74,10 @@ impl Performer {
             tokio::select! {
                 biased;
                 promoted = &mut promote => break promoted?,
-                fenced = &mut fence, if fenced_us.is_none() => fenced_us = Some(fenced?),
+                fenced = &mut fence => {
+                    fenced_us = fenced_us.or(Some(fenced?));
+                    fence = self.close_source(operation, completing, attempt, FENCE_AGAIN).boxed();
+                }
                 () = &mut overdue => return Err(Failure::last(self.exceeded(operation, max, fenced_us.is_some()))),
             }
         };
@@ -118,13 +124,19 @@ impl Performer {
         answer.await.map_err(|error| self.failure(operation, &error))
     }
 
-    /// Fence or mark. Gives the source's clock at the fence, 0 if unknown.
+    /// Fence or mark, after a while. Gives the source's clock at the fence, 0 if unknown.
     async fn close_source(
         &self,
         operation: &Operation,
         completing: &Completing,
         attempt: Attempt,
+        after: Duration,
     ) -> Result<u64, Failure> {
+        self.core.env.sleep(after).await;
+        if operation.kind == Kind::Copy && !after.is_zero() {
+            // A copy's source is not waiting for anything, and each Mark takes a point anew.
+            return std::future::pending().await;
+        }
         let grace = Duration::from_millis(completing.grace_ms);
         let answer = self.insist_quickly(Half::Source, |version| async move {
             let source = self.source(&operation.source).await?;

@@ -25,6 +25,9 @@ use crate::{core::Core, store};
 
 pub use hub::{Hub, View, Waiter};
 
+/// How long an operation rests after its task panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
 /// Drives every operation until shutdown. Returns early only if the store cannot be read at the start.
 pub async fn run(core: Arc<Core>) -> Result<(), store::Error> {
     // Watched before it is listed, so that nothing falls between.
@@ -39,7 +42,6 @@ pub async fn run(core: Arc<Core>) -> Result<(), store::Error> {
         tokio::select! {
             biased;
             () = core.shutdown.wait() => break,
-            Some((id, panicked)) = tasks.ended.next() => tasks.ended(id, panicked).await,
             change = changes.next() => match change {
                 Some(Ok(stored)) => {
                     let (id, ended) = (stored.id().clone(), stored.operation().state.ended());
@@ -56,7 +58,9 @@ pub async fn run(core: Arc<Core>) -> Result<(), store::Error> {
                 }
                 // The store lives as long as `core`.
                 None => break,
-            }
+            },
+            // After the changes, so that a task which ended is not started again for want of news.
+            Some((id, panicked)) = tasks.ended.next() => tasks.ended(id, panicked),
         }
     }
     tasks.stop().await;
@@ -102,23 +106,28 @@ impl Tasks {
     }
 
     fn start(&mut self, id: OperationId) {
+        self.start_after(Duration::ZERO, id);
+    }
+
+    fn start_after(&mut self, pause: Duration, id: OperationId) {
         if self.running.contains_key(&id) {
             return;
         }
-        let task = self.core.env.spawn("drive", task::drive(self.core.clone(), id.clone()));
+        let (core, driven) = (self.core.clone(), id.clone());
+        let task = self.core.env.spawn("drive", async move {
+            core.env.sleep(pause).await;
+            task::drive(core, driven).await;
+        });
         self.running.insert(id.clone(), task.abort_handle());
         self.ended.push(task.map(|joined| (id, joined.is_err_and(|error| error.is_panic()))).boxed());
     }
 
     /// A task ends with its operation. One that panicked starts again from the store.
-    async fn ended(&mut self, id: OperationId, panicked: bool) {
+    fn ended(&mut self, id: OperationId, panicked: bool) {
         self.running.remove(&id);
-        if panicked {
-            // Not at once, should it panic again.
-            self.core.env.sleep(Duration::from_secs(1)).await;
-        }
         if self.core.hub.view(&id).is_some() {
-            self.start(id);
+            // Not at once, should it panic again.
+            self.start_after(if panicked { AFTER_PANIC } else { Duration::ZERO }, id);
         }
     }
 

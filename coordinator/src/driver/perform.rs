@@ -1,5 +1,6 @@
 //! Performing an action: who does what, and how commands are repeated until they are obeyed.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,8 @@ pub(super) struct Performer {
     pub(super) id: OperationId,
     /// The newest version known; every command carries it as it is when the command leaves.
     version: AtomicU64,
+    /// The two instances once they were found: they cannot change while an operation uses them.
+    found: Mutex<HashMap<InstanceName, InstanceRecord>>,
     pub(super) watching: Mutex<Watching>,
 }
 
@@ -54,7 +57,7 @@ impl Performer {
     pub(super) fn new(core: Arc<Core>, id: OperationId, version: CommandVersion) -> Self {
         let backoff = Backoff::new(core.limits.observe_every, core.limits.observe_every.max(Duration::from_secs(2)));
         let watching = Watching { next_at: Duration::ZERO, backoff, rate: Rate::default() };
-        Self { core, id, version: AtomicU64::new(version.0), watching: Mutex::new(watching) }
+        Self { core, id, version: AtomicU64::new(version.0), found: Mutex::default(), watching: Mutex::new(watching) }
     }
 
     pub(super) fn set_version(&self, version: CommandVersion) {
@@ -119,7 +122,7 @@ impl Performer {
             let record = stored.record.advanced(next, now_ms);
             match core.records.update(&[(&stored, &record)]).await {
                 // The count must be right for whoever comes through the gate next.
-                Ok(version) => core.hub.caught_up(version).await,
+                Ok(version) => core.caught_up(version).await,
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -129,9 +132,16 @@ impl Performer {
 
     /// An instance of this operation.
     pub(super) async fn instance(&self, half: Half, name: &InstanceName) -> Result<InstanceRecord, agents::Error> {
+        if let Some(record) = self.found.lock().expect("no holder of this lock panics").get(name) {
+            return Ok(record.clone());
+        }
         let party = || Party { half, instance: name.clone(), address: String::new() };
         match self.core.instances.get(name).await {
-            Ok(Some(known)) => Ok(known.record),
+            Ok(Some(known)) => {
+                let mut found = self.found.lock().expect("no holder of this lock panics");
+                found.insert(name.clone(), known.record.clone());
+                Ok(known.record)
+            }
             Ok(None) => {
                 let message = format!("instance {name} is not known any more");
                 let remedy = format!("register instance {name} again");

@@ -160,7 +160,7 @@ async fn create(core: &Core, asked: &Asked, found: &[Found]) -> Result<Option<Ve
     match core.records.create(&creation).await {
         Ok(version) => {
             // The quota must be right for whoever comes through the gate next.
-            core.hub.caught_up(version).await;
+            core.caught_up(version).await;
             Ok(Some(creation.records.into_iter().map(|record| Stored { version, record }).collect()))
         }
         Err(store::Error::Conflict { .. }) => Ok(None),

@@ -243,7 +243,7 @@ impl DestAgent for FakeDest {
         let act = |state: &mut State| {
             match obey(state, &operation, &Event::Forget(CommandVersion(request.version))) {
                 Err(status) if status.code() == Code::NotFound => state.raise(DEST, &self.instance, request.version),
-                other => drop(other?),
+                other => assert_eq!(other?, Told::Done),
             }
             Ok(v1::ForgetResponse {})
         };
