@@ -30,8 +30,8 @@ pub trait Harness: Send + Sync {
     async fn rows(&self) -> BTreeMap<String, String>;
     /// All rows that a client reads at the destination.
     async fn rows_at_dest(&self) -> BTreeMap<String, String>;
-    /// While no agent runs: makes it impossible to continue the log.
-    async fn lose_log(&self);
+    /// While no agent runs: makes it impossible to continue the log. False if nothing can, because there is no log to lose.
+    async fn lose_log(&self) -> bool;
     /// Files or records of any operation that are left, at either side.
     fn leftovers(&self) -> Vec<String>;
     /// Exchanges the roles of the two instances; what each holds stays.
@@ -46,6 +46,8 @@ pub struct Rig {
     pub source: Arc<dyn SourceEngine>,
     /// The destination engine, with its lock taken.
     pub dest: Arc<dyn DestEngine>,
+    /// The source's stream, which lives as long as its agent.
+    stream: Option<Arc<dyn SourceStream>>,
     /// The source's role.
     pub source_role: Option<SourceRole>,
     /// The destination's role.
@@ -71,6 +73,9 @@ const CHUNK: usize = 4096;
 /// A case that waits this long for log has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Log that a client has just committed is there within this.
+const A_LITTLE: Duration = Duration::from_millis(500);
+
 impl Rig {
     /// Takes both locks and writes some rows.
     pub async fn new(harness: impl Harness + 'static) -> Rig {
@@ -81,7 +86,7 @@ impl Rig {
         let (source, dest) = (harness.source(), harness.dest());
         source.take_over().await.expect("take the source lock");
         dest.take_over().await.expect("take the destination lock");
-        Rig { harness, source, dest, source_role: None, dest_role: None, version: 1 }
+        Rig { harness, source, dest, stream: None, source_role: None, dest_role: None, version: 1 }
     }
 
     /// The next command version.
@@ -136,6 +141,7 @@ impl Rig {
             floor: Attempt(0),
             phase: source_role::Phase::Replicating,
         };
+        self.stream = None;
         self.dest.prepare(&dest_role).await.expect("prepare");
         self.source.begin(&source_role).await.expect("begin");
         (self.source_role, self.dest_role) = (Some(source_role), Some(dest_role));
@@ -143,7 +149,11 @@ impl Rig {
 
     /// Opens both ends and agrees on a plan.
     pub async fn connect(&mut self) -> Pipe {
-        let stream = self.source.open(&self.role()).await.expect("open the stream");
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.source.open(&self.role()).await.expect("open the stream"),
+        };
+        self.stream = Some(stream.clone());
         let replica = self.dest.open(&self.dest_role()).await.expect("open the replica");
         let held = replica.durable().await.expect("say what is held").held;
         let plan = stream.plan(&held).await.expect("plan");
@@ -153,6 +163,7 @@ impl Rig {
 
     /// The source agent is killed and started again.
     pub async fn restart_source(&mut self) {
+        self.stream = None;
         self.source = self.harness.source();
         self.source.take_over().await.expect("take the source lock");
     }
@@ -264,10 +275,11 @@ impl Pipe {
         if until == Some(&at) {
             return false;
         }
-        if self.stream.backlog(&at).await.expect("measure").bytes == 0 && until.is_none() {
-            // What was just committed may not have been seen yet.
-            let short = tokio::time::timeout(Duration::from_millis(300), self.stream.log(&at, CHUNK, until)).await;
-            let Ok(batch) = short else { return false };
+        if until.is_none() {
+            // A backlog may be an estimate, and what was just committed may not have been seen yet: wait a little.
+            let Ok(batch) = tokio::time::timeout(A_LITTLE, self.stream.log(&at, CHUNK, None)).await else {
+                return false;
+            };
             self.replica.log(batch.expect("read log")).await.expect("take log");
             return true;
         }

@@ -22,3 +22,6 @@ pub const NAME: &str = "sqlite";
 
 /// The directory within an instance that holds everything of ours.
 pub const OURS: &str = ".causeway";
+
+#[cfg(test)]
+mod tests;
