@@ -88,16 +88,8 @@ fn checkpointed(path: &Path, after: &dyn Fn(Step) -> Result<()>) -> Result<()> {
     let file = files::open(path)?;
     let is_wal = Header::of(&file)?.is_some_and(|h| h.is_wal());
     let until = Instant::now() + CHECKPOINT_WAIT;
-    while is_wal {
-        let row = db.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
-        match row {
-            Ok((0, log, done)) if log == done => break,
-            Ok(_) => {}
-            Err(e) if connect::is_busy(&e) => {}
-            Err(e) => return Err(tombstone::database("checkpoint the database", &e)),
-        }
+    // Without a WAL everything is in the file by nature.
+    while is_wal && !checkpoint(&db)? {
         if Instant::now() >= until {
             return Err(Error::Busy("drop pending: a client still reads an old state of the database".to_owned()));
         }
@@ -107,6 +99,18 @@ fn checkpointed(path: &Path, after: &dyn Fn(Step) -> Result<()>) -> Result<()> {
         return Err(Error::Busy("drop pending: the fence has not reached the main file".to_owned()));
     }
     after(Step::Checkpointed)
+}
+
+/// Whether all of the WAL is in the file now, for every reader.
+fn checkpoint(db: &rusqlite::Connection) -> Result<bool> {
+    let row = db.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    });
+    match row {
+        Ok((busy, log, done)) => Ok(busy == 0 && log == done),
+        Err(e) if connect::is_busy(&e) => Ok(false),
+        Err(e) => Err(tombstone::database("checkpoint the database", &e)),
+    }
 }
 
 fn unlink_companions(path: &Path) -> Result<()> {

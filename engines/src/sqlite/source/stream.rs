@@ -132,6 +132,10 @@ impl SourceStream for Stream {
         self.setting.feed.backlog(&Point::parse(after)?)
     }
 
+    async fn health(&self) -> Result<()> {
+        self.setting.feed.failure().map_or(Ok(()), Err)
+    }
+
     async fn settle(&self) -> Result<()> {
         self.worker.ask(Work::Settle).await
     }

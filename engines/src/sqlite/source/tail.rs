@@ -54,8 +54,9 @@ pub struct Tail {
     held: Cursor,
     /// The hold may be on lock 0 of the WAL before: it keeps checkpoints from working, so it leaves at once.
     fresh: bool,
-    /// The hold moved when all was backfilled, so it is on lock 0 and lets the WAL be reset.
-    at_zero: bool,
+    /// How often the hold has moved while all was backfilled, to get on lock 0, which lets the WAL be reset. A checkpoint
+    /// that is just ending still keeps that lock for itself, and nothing tells which one SQLite gave: so it tries again.
+    zero_tries: u32,
     still_since: Duration,
     moved_at: Duration,
     files_checked_at: Duration,
@@ -158,7 +159,7 @@ impl Tail {
             cursor,
             held: cursor,
             fresh: true,
-            at_zero: false,
+            zero_tries: 0,
             still_since: Duration::ZERO,
             moved_at: Duration::ZERO,
             files_checked_at: Duration::ZERO,
@@ -256,16 +257,18 @@ impl Tail {
         let frames = self.drain(sink)?;
         if frames > 0 {
             self.still_since = now;
-            self.at_zero = false;
+            self.zero_tries = 0;
         }
         if self.fresh {
             self.rehold(sink)?;
         } else if frames == 0 && now.saturating_sub(self.still_since) >= STILL {
             if self.cursor != self.held {
                 self.rehold(sink)?;
-            } else if !self.at_zero && self.index.backfilled() == self.cursor.frame {
+            } else if now.saturating_sub(self.moved_at) >= (STILL * 2u32.pow(self.zero_tries.min(5))).min(STANDING_MAX)
+                && self.index.backfilled() == self.cursor.frame
+            {
                 self.rehold(sink)?;
-                self.at_zero = true;
+                self.zero_tries = self.zero_tries.saturating_add(1);
             }
         } else if self.cursor != self.held && now.saturating_sub(self.moved_at) >= STANDING_MAX {
             self.rehold(sink)?;

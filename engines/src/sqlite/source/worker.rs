@@ -148,10 +148,10 @@ impl Handle {
     pub fn stop(&self) {
         self.signal();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            if thread.join().is_err() {
-                tracing::error!("the thread of a SQLite stream panicked");
-            }
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of a SQLite stream panicked");
         }
     }
 }

@@ -158,7 +158,7 @@ fn length(path: &Path, name: &DatabaseName, header: &Header, bytes: u64, finding
         return;
     }
     let counted = header.version_valid_for == header.change_counter && header.pages > 0;
-    if bytes % size != 0 {
+    if !bytes.is_multiple_of(size) {
         findings.push(corrupt(name, "its length is no multiple of its page size"));
     } else if counted && u64::from(header.pages) * size > bytes {
         findings.push(corrupt(name, "it is shorter than its header says"));
