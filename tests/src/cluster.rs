@@ -376,7 +376,11 @@ impl Cluster {
                 }
             }
         };
-        args.extend(self.builder.flags.get(kind).cloned().unwrap_or_default());
+        let name_of = |arg: &String| arg.split('=').next().map(str::to_owned);
+        for flag in self.builder.flags.get(kind).into_iter().flatten() {
+            args.retain(|arg| name_of(arg) != name_of(flag));
+            args.push(flag.clone());
+        }
         let site = self.builder.site_of(party);
         let (host, wrapper) = (site.host, site.wrapper);
         Launch { program: binaries::path(program), args, wrapper, host, log: self.log(&name) }

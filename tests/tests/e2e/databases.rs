@@ -147,8 +147,7 @@ fn a_disk_that_fills_up_meanwhile_is_waited_for() {
         .status();
     assert!(!status.expect("run dd").success(), "dd goes on until the disk is full");
     let stuck = op.until_it("the destination says that its disk is full", |op| {
-        causeway_tests::operation::story(op).contains("DISK_FULL")
-            || causeway_tests::operation::story(op).contains("full")
+        op.waiting_for.iter().any(|party| party.contains("no space left"))
     });
     assert!(matches!(stuck.state(), State::Seeding | State::CatchingUp), "{stuck:?}");
     application.until_more_commits(100);

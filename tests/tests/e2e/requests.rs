@@ -220,7 +220,7 @@ fn a_watch_shows_every_state_and_ends_with_the_operation() {
         });
         watch.await.expect("the watch ends in time").expect("the watch ends well")
     });
-    for state in [State::Seeding, State::ReadyForCompletion, State::Completing, State::Succeeded] {
+    for state in [State::Seeding, State::ReadyForCompletion, State::Succeeded] {
         assert!(states.contains(&state), "{state:?} is missing in {states:?}");
     }
     assert_eq!(states.last(), Some(&State::Succeeded));
