@@ -1,5 +1,6 @@
 //! Config -> Coordinator -> run: puts the parts together and serves until shutdown.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use proto::FILE_DESCRIPTOR_SET;
@@ -72,7 +73,9 @@ impl Coordinator {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "coordinator listens");
             // For a supervisor or a test that gave port 0; the agents do the same.
-            println!("listening on {address}");
+            let mut out = std::io::stdout();
+            // Whoever closed it does not care.
+            let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
         }
         let options = ServeOptions::default();
         let driving = driver::run(core);

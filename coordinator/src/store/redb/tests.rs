@@ -123,6 +123,23 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
+async fn a_disk_that_cannot_be_written_says_so() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: no tmpfs can be mounted here");
+        return;
+    };
+    let path = disk.0.path().join("store");
+    drop(open_at(&path).await.unwrap());
+    let mut remount = std::process::Command::new("mount");
+    assert!(remount.args(["-o", "remount,ro"]).arg(disk.0.path()).status().unwrap().success());
+    for path in [&path, &disk.0.path().join("new/store")] {
+        let error = open_at(path).await.err().unwrap();
+        assert!(matches!(error, Error::ReadOnly { .. }), "{error:?}");
+        assert!(error.to_string().contains("make file and directory writable"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_says_so_and_is_got_over() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("skipped: no tmpfs can be mounted here");
