@@ -229,6 +229,10 @@ pub trait SourceStream: Send + Sync {
     /// How far the log is ahead of a position.
     async fn backlog(&self, after: &Position) -> Result<Backlog>;
 
+    /// Whether the stream can go on. Fails with what ended it, for instance [`crate::Error::Budget`], also while nobody asks
+    /// for log because the destination is away.
+    async fn health(&self) -> Result<()>;
+
     /// Brings the source close to its own end before a fence: for instance syncs what a fence would have to sync. May do
     /// nothing.
     async fn settle(&self) -> Result<()>;

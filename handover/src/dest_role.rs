@@ -222,18 +222,20 @@ pub fn step(role: &DestRole, event: &Event) -> Result<Step, Refusal> {
             Seeding | Prepared { .. } | Primary { .. } | Discarding | Discarded => wrong("Marker"),
         },
         Event::Abort(version, n) => {
-            // A question is answered whatever its version: the answer tells what is durable. Only the floor rises.
+            if let Primary { .. } = role.phase {
+                return decide(role.clone(), vec![], DestAnswer::Promoted);
+            }
+            // The source agent asks without a version: its token is for this operation alone.
             let role = match version {
-                Some(v) if *v > role.version => DestRole { version: *v, ..role.clone() },
-                _ => role.clone(),
+                Some(version) => role.obeying(*version)?,
+                None => role.clone(),
             };
             let floor = role.floor.max(*n);
             match &role.phase {
-                Primary { .. } => decide(role, vec![], DestAnswer::Promoted),
                 Prepared { attempt, .. } if attempt <= n => {
                     decide(DestRole { floor, ..role.with(Replica) }, vec![], DestAnswer::Aborted)
                 }
-                Seeding | Replica | Prepared { .. } | Discarding | Discarded => {
+                Seeding | Replica | Prepared { .. } | Primary { .. } | Discarding | Discarded => {
                     decide(DestRole { floor, ..role }, vec![], DestAnswer::Aborted)
                 }
             }

@@ -180,8 +180,10 @@ fn abort_closes_an_attempt_for_ever_even_one_never_heard_of() {
     let newer = dest_role::step(&dest(prepared(A2)), &dest_role::Event::Abort(None, A1)).expect("always answered");
     assert_eq!(newer.next.phase, prepared(A2), "an older attempt's Abort leaves a newer one prepared");
     let primary = dest(dest_role::Phase::Primary { attempt: A1 });
-    let step = dest_role::step(&primary, &dest_role::Event::Abort(Some(V9), A1)).expect("always answered");
+    let step = dest_role::step(&primary, &dest_role::Event::Abort(Some(V1), A1)).expect("always answered");
     assert_eq!(step.answer, Answer::Decided(DestAnswer::Promoted));
+    let stale = dest_role::step(&dest(prepared(A1)), &dest_role::Event::Abort(Some(V1), A1));
+    assert!(matches!(stale, Err(dest_role::Refusal::StaleVersion { .. })), "a stale coordinator closes nothing");
 }
 
 #[test]

@@ -14,7 +14,12 @@ pub fn status(error: Error) -> Status {
         Error::Taken { .. } | Error::Differs(_) | Error::Findings(_) => Code::FailedPrecondition,
         Error::Refused(Refusal::StaleVersion { .. } | Refusal::StaleAttempt { .. }) => Code::Aborted,
         Error::Refused(Refusal::WrongPhase { .. } | Refusal::WrongKind { .. }) => Code::FailedPrecondition,
-        Error::InDoubt | Error::NotPaused(_) | Error::Dial(_) | Error::Closed | Error::Dest(_) => Code::Unavailable,
+        Error::InDoubt
+        | Error::NotReplicating
+        | Error::NotPaused(_)
+        | Error::Dial(_)
+        | Error::Closed
+        | Error::Dest(_) => Code::Unavailable,
         Error::Protocol(_) => Code::Internal,
         Error::Engine(error) => engine_code(error),
     };

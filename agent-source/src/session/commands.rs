@@ -103,10 +103,17 @@ impl Session {
         }
     }
 
-    /// Lets the log drain to a little and both sides sync, so that the fence itself is short.
+    /// Lets the log drain to a little and both sides sync, so that the fence itself is short. Refuses while nothing could
+    /// follow a fence soon: without a connection, or while the seed is being verified again.
     async fn come_close(&self) -> Result<(), Error> {
         let stream = self.stream().await?;
         let until = self.shared.env.monotonic() + SETTLE_WITHIN;
+        let replicating = async {
+            while !(self.meter.is_connected() && self.meter.is_seeded()) {
+                self.shared.env.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        self.shared.env.timeout(SETTLE_WITHIN, replicating).await.map_err(|_| Error::NotReplicating)?;
         self.settle(SETTLE_WITHIN).await?;
         while self.shared.env.monotonic() < until {
             let Some(received) = self.meter.received_position() else { break };
@@ -122,7 +129,7 @@ impl Session {
     pub async fn mark(&self, version: CommandVersion, attempt: Attempt) -> Result<Position, Error> {
         self.hear();
         step(&*self.role.lock().await, &Event::Mark(version, attempt))?;
-        self.settle(SETTLE_WITHIN).await?;
+        self.come_close().await?;
         let mut role = self.role.lock().await;
         let planned = step(&role, &Event::Mark(version, attempt))?;
         self.record(&mut role, planned.next).await?;

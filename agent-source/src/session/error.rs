@@ -37,6 +37,9 @@ pub enum Error {
     /// What became of the attempt is not known yet; the agent is asking the destination.
     #[error("the outcome of the attempt is in doubt; the agent is asking the destination")]
     InDoubt,
+    /// The destination is not connected, or its seed is not whole.
+    #[error("the destination is not connected or still being seeded: nothing could follow a fence soon")]
+    NotReplicating,
     /// The log sender did not stop in time for a mark.
     #[error("the log could not be paused for a mark within {0} s")]
     NotPaused(u64),
@@ -91,6 +94,7 @@ impl Error {
             Error::Refused(Refusal::WrongPhase { .. }) => "WRONG_PHASE".to_owned(),
             Error::Refused(Refusal::WrongKind { .. }) => "WRONG_KIND".to_owned(),
             Error::InDoubt => "IN_DOUBT".to_owned(),
+            Error::NotReplicating => "NOT_REPLICATING".to_owned(),
             Error::NotPaused(_) => "NOT_PAUSED".to_owned(),
             Error::Engine(error) => error.code().to_owned(),
             Error::Dial(_) => "DEST_UNREACHABLE".to_owned(),
@@ -111,7 +115,7 @@ impl Error {
                 "none needed: the coordinator's newest command counts".to_owned()
             }
             Error::Unknown(_) => "check the operation's id and which instance it has as its source".to_owned(),
-            Error::InDoubt | Error::NotPaused(_) | Error::Dial(_) | Error::Closed => {
+            Error::InDoubt | Error::NotReplicating | Error::NotPaused(_) | Error::Dial(_) | Error::Closed => {
                 "the agents try again by themselves; check the destination agent and the network between them"
                     .to_owned()
             }

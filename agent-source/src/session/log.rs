@@ -34,6 +34,11 @@ impl Session {
                     continue;
                 }
                 Halt::At(attempt, position) if position == at => {
+                    // The destination takes a marker only when it is past its seed, which may have had to be verified anew.
+                    tokio::select! {
+                        () = changed(&mut halts) => continue,
+                        () = self.meter.until_seeded() => {}
+                    }
                     let marker = v1::Marker { attempt: attempt.0, position: position.to_string() };
                     send(tx, source_frame::Frame::Marker(marker)).await?;
                     changed(&mut halts).await;

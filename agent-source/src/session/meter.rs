@@ -10,6 +10,7 @@ use std::{
     sync::Mutex,
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// The rate is taken over this long: short enough to show a stall, long enough not to jump.
 const RATE_OVER: Duration = Duration::from_secs(5);
@@ -18,6 +19,7 @@ const RATE_OVER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Meter {
     env: Env,
+    seeded: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -26,13 +28,14 @@ struct State {
     generation: u64,
     seed_total: u64,
     parts: HashMap<u32, PartState>,
-    seeded: bool,
     seed_sent: u64,
     rows: u64,
     object: String,
     connected: bool,
     connections: u32,
     received: Option<Position>,
+    log_durable: Option<Position>,
+    advances: u64,
     transactions: u64,
     log_bytes: u64,
     backlog: Backlog,
@@ -49,17 +52,17 @@ struct PartState {
 
 impl Meter {
     pub fn new(env: Env) -> Self {
-        Self { env, state: Mutex::default() }
+        Self { env, seeded: watch::Sender::new(false), state: Mutex::default() }
     }
 
     /// A plan was made for a destination that holds this.
     pub fn planned(&self, plan: &Plan, held: &Held) {
+        let seeded = held.seeded && held.generation == plan.generation;
+        self.seeded.send_replace(seeded);
         let mut state = self.lock();
         state.generation = plan.generation;
         state.seed_total = plan.parts.iter().map(|part| part.bytes).sum();
-        state.seeded = held.seeded && held.generation == plan.generation;
         state.received = Some(plan.log_resume.clone());
-        let seeded = state.seeded;
         state.parts =
             plan.parts.iter().map(|p| (p.part, PartState { bytes: p.bytes, durable: 0, done: seeded })).collect();
         if held.generation == plan.generation {
@@ -99,16 +102,31 @@ impl Meter {
 
     /// The destination holds this much of a part durably.
     pub fn durable(&self, part: u32, bytes: u64, done: bool) {
-        if let Some(known) = self.lock().parts.get_mut(&part) {
+        let mut state = self.lock();
+        state.advances += 1;
+        if let Some(known) = state.parts.get_mut(&part) {
             known.durable = known.durable.max(bytes);
             known.done |= done;
         }
     }
 
-    pub fn seeded(&self) {
+    /// The destination holds the log durably up to here.
+    pub fn log_durable(&self, position: Position) {
         let mut state = self.lock();
-        state.seeded = true;
-        state.object.clear();
+        if state.log_durable.as_ref() != Some(&position) {
+            state.advances += 1;
+            state.log_durable = Some(position);
+        }
+    }
+
+    /// How often the destination has made something durable: a connection over which that never happens is a bad one.
+    pub fn advances(&self) -> u64 {
+        self.lock().advances
+    }
+
+    pub fn seeded(&self) {
+        self.seeded.send_replace(true);
+        self.lock().object.clear();
     }
 
     /// The destination received log up to here; the figures are since its stream began.
@@ -132,7 +150,13 @@ impl Meter {
     }
 
     pub fn is_seeded(&self) -> bool {
-        self.lock().seeded
+        *self.seeded.borrow()
+    }
+
+    /// Waits until the destination has confirmed the seed of the present generation.
+    pub async fn until_seeded(&self) {
+        // The sender lives as long as this meter does.
+        let _ = self.seeded.subscribe().wait_for(|seeded| *seeded).await;
     }
 
     pub fn current_trouble(&self) -> Option<(Reason, bool)> {
@@ -150,7 +174,7 @@ impl Meter {
         {
             state.samples.pop_front();
         }
-        let rate = match (state.samples.front(), state.seeded) {
+        let rate = match (state.samples.front(), self.is_seeded()) {
             (Some((since, was)), false) if now > *since => {
                 (done.saturating_sub(*was) as f64 / (now - *since).as_secs_f64()) as u64
             }

@@ -19,6 +19,9 @@ const MEASURE: Duration = Duration::from_millis(100);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 
+/// A connection that held this long was a good one, though nothing happened on it.
+const STEADY: Duration = Duration::from_secs(5);
+
 /// Why a connection ended without an error.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
@@ -45,7 +48,12 @@ impl Session {
                 return;
             }
             halt.mark_unchanged();
-            let outcome = self.connection(&mut backoff).await;
+            let (began, advances) = (self.shared.env.monotonic(), self.meter.advances());
+            let outcome = self.connection().await;
+            let lasted = self.shared.env.monotonic().saturating_sub(began);
+            if lasted >= STEADY || self.meter.advances() != advances {
+                backoff.reset();
+            }
             self.meter.disconnected();
             self.sender.send_replace(super::Sender::default());
             self.lane.lock().expect("no code panics while it holds this lock").take();
@@ -56,12 +64,21 @@ impl Session {
                     let _ = self.shared.env.timeout(RETRY_MOST, halt.changed()).await;
                 }
                 Err(error) => {
-                    let error = match error {
-                        Error::Engine(error) => self.noticing(error),
-                        other => other,
+                    // What ended the stream matters more than a destination that is away.
+                    let error = match (self.health().await, error) {
+                        (Err(ended), _) => self.noticing(ended),
+                        (Ok(()), Error::Engine(error)) => self.noticing(error),
+                        (Ok(()), other) => other,
                     };
-                    if backoff.tries() == 0 || error.fatal() {
-                        tracing::warn!(operation = %self.operation, error = %service::status::chain(&error), "replicate");
+                    let why = service::status::chain(&error);
+                    match error {
+                        // The usual end: of the operation, or of the other agent.
+                        Error::Closed => tracing::info!(operation = %self.operation, "{why}"),
+                        // Once a series: the retries that follow would say the same.
+                        _ if backoff.tries() == 0 => {
+                            tracing::warn!(operation = %self.operation, error = why, "replicate")
+                        }
+                        _ => tracing::debug!(operation = %self.operation, error = why, "replicate"),
                     }
                     self.meter.trouble(&error);
                     backoff.wait(&self.shared.env).await;
@@ -70,13 +87,21 @@ impl Session {
         }
     }
 
-    async fn connection(self: &Arc<Self>, backoff: &mut Backoff) -> Result<End, Error> {
+    /// What ended the stream, if something did.
+    async fn health(&self) -> engines::Result<()> {
+        let stream = self.stream.lock().await.clone();
+        match stream {
+            Some(stream) => stream.health().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn connection(self: &Arc<Self>) -> Result<End, Error> {
         let stream = self.stream().await?;
         let mut lane = Lane::open(self, 0, 0).await?;
         match lane.welcome.phase.as_str() {
             "primary" | "discarding" | "discarded" => return Ok(End::Decided),
             "prepared" => {
-                backoff.reset();
                 self.meter.connected();
                 return self.await_command(&mut lane).await;
             }
@@ -100,7 +125,6 @@ impl Session {
             dest_frame::Frame::PlanTaken(taken) if taken.generation == plan.generation => {}
             _ => return Err(Error::Protocol("the plan was not answered by PlanTaken".to_owned())),
         }
-        backoff.reset();
         self.meter.planned(&plan, &held);
         self.meter.connected();
         *self.lane.lock().expect("no code panics while it holds this lock") = Some(lane.tx.clone());
@@ -152,7 +176,9 @@ impl Session {
                         self.meter.received(received, ack.transactions, ack.bytes);
                     }
                     if !ack.durable.is_empty() {
-                        stream.confirm(&lane::position(&ack.durable)?).await?;
+                        let durable = lane::position(&ack.durable)?;
+                        stream.confirm(&durable).await?;
+                        self.meter.log_durable(durable);
                     }
                 }
                 dest_frame::Frame::Seeded(_) => {

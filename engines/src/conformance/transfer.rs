@@ -171,4 +171,5 @@ pub async fn respects_the_budget(rig: &mut Rig) {
         Ok(batch) => pipe.stream.log(&batch.to, 1 << 20, None).await.expect_err("the budget is exceeded"),
     };
     assert!(matches!(refused, Error::Budget { .. }), "{refused}");
+    assert!(matches!(pipe.stream.health().await, Err(Error::Budget { .. })), "also known without asking for log");
 }

@@ -395,6 +395,13 @@ impl SourceStream for MemoryStream {
         })
     }
 
+    async fn health(&self) -> Result<()> {
+        self.reading("health", |state| {
+            let (used, budget) = (state.existing(&self.role.database)?.retained_bytes(), self.budget());
+            if used >= budget { Err(Error::Budget { used, budget }) } else { Ok(()) }
+        })
+    }
+
     async fn settle(&self) -> Result<()> {
         Ok(())
     }
