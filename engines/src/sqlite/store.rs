@@ -70,8 +70,8 @@ struct Record<R> {
 const FORMAT: u8 = 1;
 const LOCK: &str = "lock";
 const HEARTBEAT: &str = "heartbeat";
+/// Written last at a take-over, so a directory that has it is complete.
 const WATERMARK: &str = "watermark";
-const COMPLETE: &str = "complete";
 
 impl Store {
     /// The store of `half` in the instance at `dir`. Touches nothing yet.
@@ -162,7 +162,7 @@ impl Store {
         let held = self.held()?;
         self.check()?;
         if read_watermark(&held.dir)? < version {
-            disk::replace(&held.dir, WATERMARK, format!("{version}\n").as_bytes())?;
+            write_watermark(&held.dir, version)?;
         }
         self.check()?;
         if disk::remove(&held.dir.join(record_name(operation)))? {
@@ -226,6 +226,10 @@ fn read_watermark(dir: &Path) -> Result<CommandVersion> {
     let Some(bytes) = disk::read(&path)? else { return Ok(CommandVersion(0)) };
     let version = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse().ok());
     version.map(CommandVersion).ok_or_else(|| Error::Corrupt(format!("{} is not a number", path.display())))
+}
+
+fn write_watermark(dir: &Path, version: CommandVersion) -> Result<()> {
+    disk::replace(dir, WATERMARK, format!("{version}\n").as_bytes())
 }
 
 #[cfg(test)]

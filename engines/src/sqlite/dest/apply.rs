@@ -113,8 +113,8 @@ mod tests {
     }
 
     fn frames() -> impl Strategy<Value = Vec<(u32, u32, u8)>> {
-        // A commit frame is never beyond the size that it sets.
-        let frame = (1u32..12, prop_oneof![Just(0u32), 1u32..12], 3u8..200).prop_map(|(pgno, commit, fill)| {
+        // A commit frame is never beyond the size that it sets, and a fill of 3 would be a fence.
+        let frame = (1u32..12, prop_oneof![Just(0u32), 1u32..12], 4u8..200).prop_map(|(pgno, commit, fill)| {
             if commit == 0 { (pgno, 0, fill) } else { (pgno.min(commit), commit, fill) }
         });
         prop::collection::vec(frame, 1..40)

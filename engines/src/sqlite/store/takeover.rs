@@ -1,8 +1,8 @@
 //! Taking over the lock of a half: see the module above for why it is done in this order.
 
-use super::{COMPLETE, HEARTBEAT, Held, LOCK, Store, WATERMARK, epochs, is_record, newest};
+use super::{HEARTBEAT, Held, LOCK, Store, WATERMARK, epochs, is_record, newest, read_watermark, write_watermark};
 use crate::{Error, Result, host::blocking, sqlite::disk};
-use handover::Epoch;
+use handover::{CommandVersion, Epoch};
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::ErrorKind,
@@ -107,22 +107,23 @@ fn claim(store: &Store, epoch: u64) -> Result<Option<Held>> {
     }
 }
 
-/// Copies what the holder before left and marks ours as complete; `false` if we were superseded meanwhile.
+/// Copies what the holder before left and completes ours by its watermark; `false` if we were superseded meanwhile.
 ///
 /// The one before may have died or been superseded right here, so the records are those of the newest complete one. It
 /// cannot vanish while it is read: only a holder that completed *and* was not superseded after that removes older ones,
 /// and then that holder's own would be the newest complete one.
 fn complete(store: &Store, held: &Held) -> Result<bool> {
+    let mut watermark = CommandVersion(0);
     let mut older: Vec<u64> = epochs(&store.home)?.into_iter().filter(|e| *e < held.epoch).collect();
     older.sort_unstable();
     for epoch in older.iter().rev() {
         let from = store.home.join(epoch.to_string());
-        if disk::exists(&from.join(COMPLETE))? {
-            copy(&from, &held.dir)?;
+        if disk::exists(&from.join(WATERMARK))? {
+            watermark = copy(&from, &held.dir)?;
             break;
         }
     }
-    disk::replace(&held.dir, COMPLETE, b"")?;
+    write_watermark(&held.dir, watermark)?;
     if newest(&store.home)? != Some(held.epoch) {
         return Ok(false);
     }
@@ -137,8 +138,9 @@ fn complete(store: &Store, held: &Held) -> Result<bool> {
     Ok(true)
 }
 
-/// Records first and the watermark last: a record that is removed meanwhile had its version put into it before.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies the records and answers the watermark, which is read last: a record that is removed meanwhile had its version
+/// put into it before.
+fn copy(from: &Path, to: &Path) -> Result<CommandVersion> {
     for path in disk::list(from)? {
         if let (true, Some(name), Some(bytes)) =
             (is_record(&path), path.file_name().and_then(|n| n.to_str()), disk::read(&path)?)
@@ -146,10 +148,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             disk::replace(to, name, &bytes)?;
         }
     }
-    if let Some(bytes) = disk::read(&from.join(WATERMARK))? {
-        disk::replace(to, WATERMARK, &bytes)?;
-    }
-    Ok(())
+    read_watermark(from)
 }
 
 /// Removes a directory whose holder is dead.
