@@ -116,6 +116,11 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration of whole seconds: as [`duration`], but `5 s` rather than `5.0 s`.
+pub fn seconds(seconds: u64) -> String {
+    if seconds < 10 { format!("{seconds} s") } else { duration(Duration::from_secs(seconds)) }
+}
+
 fn two(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
     match small {
         0 => format!("{large} {large_unit}"),
@@ -174,6 +179,7 @@ mod tests {
             ["0 B", "999 B", "1.00 KiB", "29.4 MiB", "10.0 TiB"]
         );
         assert_eq!([0, 999, 1_000, 12_345_678].map(count), ["0", "999", "1,000", "12,345,678"]);
+        assert_eq!([0, 5, 59, 61].map(seconds), ["0 s", "5 s", "59 s", "1 min 1 s"]);
         let shown = [0, 340, 1_200, 42_000, 65_000, 7_200_000, 86_340_000, 90_000_000].map(ms);
         assert_eq!(shown, ["0 ms", "340 ms", "1.2 s", "42 s", "1 min 5 s", "2 h", "23 h 59 min", "1 d 1 h"]);
     }

@@ -14,7 +14,10 @@ pub(super) fn progress(operation: &Operation) -> String {
     let mut parts: Vec<String> = match operation.state.as_str() {
         "queued" if operation.queue_place > 0 => vec![format!("place {} in the queue", operation.queue_place)],
         "seeding" => figures.map(seed).unwrap_or_default(),
-        "catching_up" => figures.map(lag).unwrap_or_default(),
+        "catching_up" => {
+            let lag = figures.map(lag).unwrap_or_default();
+            Some("catching up".to_owned()).into_iter().chain(lag).collect()
+        }
         "ready_for_completion" => {
             let mut parts = figures.map(lag).unwrap_or_default();
             parts.extend(operation.complete_before.map(|until| format!("until {}", short(until))));
@@ -27,6 +30,8 @@ pub(super) fn progress(operation: &Operation) -> String {
             let reason = operation.reason.iter().map(|reason| reason.code.clone());
             reason.chain(step(operation)).collect()
         }
+        // Its status is but "In progress", as while seeding.
+        "preparing" => step(operation).into_iter().chain(Some("preparing".to_owned())).take(1).collect(),
         _ => step(operation).into_iter().collect(),
     };
     if !operation.waiting_for.is_empty() {
@@ -42,7 +47,7 @@ fn step(operation: &Operation) -> Option<String> {
 fn seed(p: &Progress) -> Vec<String> {
     let mut parts = Vec::new();
     if p.seed_bytes_total > 0 {
-        parts.push(format!("{} %", percent(p)));
+        parts.push(format!("seeding {} %", percent(p)));
         parts.push(format!("{} of {}", units::bytes(p.seed_bytes_done), units::bytes(p.seed_bytes_total)));
     }
     if p.rows_done > 0 {
@@ -51,7 +56,7 @@ fn seed(p: &Progress) -> Vec<String> {
     if p.bytes_per_second > 0 {
         parts.push(units::rate(p.bytes_per_second));
     }
-    parts.extend(p.eta_seconds.map(|s| format!("ETA {}", units::ms(s.saturating_mul(1000)))));
+    parts.extend(p.eta_seconds.map(|s| format!("ETA {}", units::seconds(s))));
     if p.reconnects > 0 {
         parts.push(format!("{} reconnects", p.reconnects));
     }

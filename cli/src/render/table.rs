@@ -105,7 +105,7 @@ fn or_dash(text: &str) -> String {
 
 fn age(created: Timestamp, now: Timestamp) -> String {
     let ms = now.as_millisecond().saturating_sub(created.as_millisecond());
-    units::duration(std::time::Duration::from_secs(u64::try_from(ms / 1000).unwrap_or(0)))
+    units::seconds(u64::try_from(ms / 1000).unwrap_or(0))
 }
 
 fn colour(state: &str) -> Color {

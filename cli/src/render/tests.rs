@@ -28,7 +28,7 @@ fn a_table_has_a_line_an_operation() {
         lines[1][1..6].iter().map(|cell| cell.trim()).collect::<Vec<_>>(),
         ["move", "west", "east", "shop", "In progress"]
     );
-    assert_eq!(lines[1][6].trim(), "44 % · 28.8 MiB of 64.0 MiB · 120 MiB/s · ETA 1.0 s");
+    assert_eq!(lines[1][6].trim(), "seeding 44 % · 28.8 MiB of 64.0 MiB · 120 MiB/s · ETA 1 s");
     assert_eq!(lines[1][7].trim(), "5 min 4 s");
     assert!(table.lines().all(|line| line == line.trim_end()));
 }

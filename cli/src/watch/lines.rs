@@ -74,7 +74,7 @@ mod tests {
         let start = Instant::now();
         let mut shop = operation();
         let first = lines.due(&shop, start).unwrap();
-        assert!(first.starts_with("move shop west -> east: In progress · 44 %"), "{first}");
+        assert!(first.starts_with("move shop west -> east: In progress · seeding 44 %"), "{first}");
         if let Some(progress) = &mut shop.progress {
             progress.seed_bytes_done += 1 << 20;
         }

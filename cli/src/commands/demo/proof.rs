@@ -66,7 +66,7 @@ fn of_move(evidence: &Evidence, report: &Report, story: &Story) -> bool {
     let comment = format!("from its last commit at {WEST} to its first at {EAST}");
     story.figure("freeze", &shown, Some(Look::Accent), &comment);
     let measured = format!("{} ms", units::count(completed.freeze_ms));
-    story.figure("as the coordinator saw it", &measured, None, "from the fence to the destination online");
+    story.figure("by the coordinator", &measured, None, "from the fence to the destination online");
     latency(summary, story);
 
     story.title(&format!("The proof: the writers' own ledger against {EAST}/{DATABASE}"));
@@ -75,7 +75,7 @@ fn of_move(evidence: &Evidence, report: &Report, story: &Story) -> bool {
     zeros(report, story);
     let dropped = west_state == "tombstone";
     let (word, look) = if dropped { ("dropped", Look::Good) } else { (west_state.as_str(), Look::Bad) };
-    let comment = "a tombstone is left under the name: it refuses writes and tells where the database went";
+    let comment = "a tombstone keeps the name: it refuses writes and says where to look";
     story.figure(
         &format!("{WEST}/{DATABASE}"),
         word,
@@ -97,8 +97,8 @@ fn of_copy(evidence: &Evidence, before: u64, copy: &Report, source: &Report, sto
     latency(summary, story);
 
     story.title(&format!("The proof: the writers' own ledger against the copy, {EAST}/{DATABASE}"));
-    story.figure("acknowledged", &units::count(copy.acknowledged), None, "transactions, of which");
-    story.figure("before the completion", &units::count(before), None, "was asked for; all of these have to be there");
+    story.figure("acknowledged", &units::count(copy.acknowledged), None, "transactions");
+    story.figure("before the completion", &units::count(before), None, "all of these have to be in the copy");
     story.figure(&format!("found at {EAST}"), &units::count(copy.found), None, "one consistent moment of the source");
     story.figure("after that moment", &units::count(copy.behind), None, &format!("they are at {WEST} only"));
     zeros(copy, story);
