@@ -39,7 +39,7 @@ pub trait DestEngine: Send + Sync + 'static {
     async fn purge(&self, database: &DatabaseName) -> Result<()>;
 
     /// Judges whether a database with these requirements can be taken in under this name; changes nothing. Requirements
-    /// that cannot be read are [`crate::Error::Corrupt`].
+    /// that cannot be read are [`crate::Error::Corrupt`]; empty ones, of a source that found errors, are not judged.
     async fn preflight(
         &self,
         database: &DatabaseName,

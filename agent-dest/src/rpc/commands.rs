@@ -151,14 +151,7 @@ impl Commands {
     async fn remove(&self, request: Request<DiscardRequest>) -> Outcome<DestAnswer> {
         self.coordinator_only(&request)?;
         let request = request.get_ref();
-        let discard = async {
-            let session = self.registry.find(&operation(&request.operation)?).await?;
-            session.discard(&self.registry, CommandVersion(request.version)).await
-        };
-        match discard.await {
-            Err(Error::Unknown(_)) => Ok(DestAnswer::Unknown),
-            answer => answer,
-        }
+        self.registry.discard(operation(&request.operation)?, CommandVersion(request.version)).await
     }
 
     async fn end(&self, request: Request<FinishRequest>) -> Outcome<FinishResponse> {

@@ -95,6 +95,37 @@ pub(super) async fn remove_all(session: &Session, role: &DestRole) -> Result<()>
 }
 
 impl Registry {
+    /// Discards an operation. For one that is not known the watermark rises to the command's version, so that a Prepare
+    /// which is still on its way comes too late.
+    pub(crate) async fn discard(&self, operation: OperationId, version: CommandVersion) -> Result<DestAnswer> {
+        loop {
+            match self.find(&operation).await {
+                Ok(session) => match session.discard(self, version).await {
+                    Err(Error::Unknown(_)) => {}
+                    answer => return answer,
+                },
+                Err(Error::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+            let (registry, operation) = (self.clone(), operation.clone());
+            let refused = self.task("refuse", async move { registry.refuse_late(&operation, version).await }).await?;
+            if refused {
+                return Ok(DestAnswer::Unknown);
+            }
+        }
+    }
+
+    /// Whether the operation is still not known, and a late Prepare of it is refused from now on.
+    async fn refuse_late(&self, operation: &OperationId, version: CommandVersion) -> Result<bool> {
+        let _creating = self.inner.creating.lock().await;
+        self.clear_doubt().await?;
+        if self.known(operation).is_some() {
+            return Ok(false);
+        }
+        self.inner.engine.remove_role(operation, version).await?;
+        Ok(true)
+    }
+
     /// Removes the record; of an operation that is not known, only the watermark rises.
     pub(crate) async fn forget(&self, operation: OperationId, version: CommandVersion) -> Result<()> {
         let registry = self.clone();

@@ -46,6 +46,8 @@ pub struct State {
     /// Every call that had an effect, in order.
     pub calls: Vec<String>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    /// Calls that came to a gate, whether or not they have passed it since.
+    waiting: Vec<&'static str>,
     gates: BTreeMap<&'static str, watch::Receiver<bool>>,
 }
 
@@ -69,6 +71,11 @@ impl World {
         Gate(gate)
     }
 
+    /// How many calls of that name came to a gate.
+    pub fn waiting(&self, call: &str) -> usize {
+        self.lock().waiting.iter().filter(|waiting| **waiting == call).count()
+    }
+
     pub fn calls(&self, name: &str) -> usize {
         self.lock().calls.iter().filter(|call| call.split(' ').next() == Some(name)).count()
     }
@@ -89,6 +96,7 @@ impl World {
     async fn pass(&self, call: &'static str, ours: u64) -> Result<Option<Fault>> {
         let waiting = self.lock().gates.get(call).cloned();
         if let Some(mut waiting) = waiting {
+            self.lock().waiting.push(call);
             // Its end is the sender's.
             let _ = waiting.wait_for(|open| *open).await;
         }

@@ -4,9 +4,12 @@ use crate::{
     client::*,
     fake::{Fault, World},
 };
-use proto::v1::{AgentListDatabasesRequest, DescribeRequest, DestPreflightRequest, Kind, PrepareRequest, PurgeRequest};
+use proto::v1::{
+    AgentListDatabasesRequest, Decision, DescribeRequest, DestPreflightRequest, Kind, PrepareRequest, PurgeRequest,
+};
 use service::status::reason_of;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 const OTHER: &str = "0190a000-0000-7000-8000-000000000002";
 
@@ -72,6 +75,38 @@ async fn what_is_forgotten_does_not_come_back() {
     let mut agent = agent.restart().await;
     is(&agent.prepare(9).await.expect_err("late"), Code::Aborted, "STALE_VERSION");
     agent.prepare(10).await.expect("newer");
+}
+
+#[tokio::test]
+async fn a_prepare_that_comes_after_its_discard_is_refused() {
+    let world = World::default();
+    let mut agent = Agent::start(&world).await;
+    assert_eq!(agent.discard(4).await.expect("answer"), Decision::Unknown);
+    let late = agent.prepare(4).await.expect_err("late");
+    is(&late, Code::Aborted, "STALE_VERSION");
+    let known = late.get_details_error_info().and_then(|info| info.metadata.get("known").cloned());
+    assert_eq!(known.as_deref(), Some("4"));
+    is(&agent.restart().await.prepare(3).await.expect_err("late"), Code::Aborted, "STALE_VERSION");
+
+    // A Prepare that is under way is waited for, and discarded.
+    let world = World::default();
+    let mut agent = Agent::start(&world).await;
+    let gate = world.gate("prepare");
+    let mut client = agent.client.clone();
+    let preparing = tokio::spawn(async move { client.prepare(prepare(OP, 1)).await });
+    while world.waiting("prepare") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut client = agent.client.clone();
+    let discarding = tokio::spawn(async move {
+        client.discard(proto::v1::DiscardRequest { operation: OP.to_owned(), version: 4 }).await
+    });
+    agent.client.describe(DescribeRequest {}).await.expect("describe");
+    drop(gate);
+    preparing.await.expect("no panic").expect("prepared");
+    let decision = discarding.await.expect("no panic").expect("discarded").into_inner().decision();
+    assert_eq!((decision, world.phase(OP)), (Decision::Aborted, "discarded"));
+    agent.forget(5).await.expect("forgotten");
 }
 
 #[tokio::test]

@@ -18,7 +18,11 @@ pub(super) fn preflight(
     requirements: &[u8],
     operation: Option<&OperationId>,
 ) -> Result<Vec<Finding>> {
-    let requirements = Requirements::decode(requirements)?;
+    // A source that has nothing to say about the database has said why in its own findings.
+    let requirements = match requirements {
+        [] => None,
+        bytes => Some(Requirements::decode(bytes)?),
+    };
     let mut findings = vec![];
     // What follows would speak of a path that cannot be.
     if let Err(e) = name::check(database) {
@@ -31,8 +35,10 @@ pub(super) fn preflight(
         return Ok(vec![finding]);
     }
     findings.extend(taken(inner, database, operation)?);
-    findings.extend(space(inner, &requirements, operation)?);
-    findings.extend(version(&requirements));
+    if let Some(requirements) = &requirements {
+        findings.extend(space(inner, requirements, operation)?);
+        findings.extend(version(requirements));
+    }
     Ok(findings)
 }
 
