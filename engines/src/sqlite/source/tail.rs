@@ -54,9 +54,10 @@ pub struct Tail {
     held: Cursor,
     /// The hold may be on lock 0 of the WAL before: it keeps checkpoints from working, so it leaves at once.
     fresh: bool,
-    /// How often the hold has moved while all was backfilled, to get on lock 0, which lets the WAL be reset. A checkpoint
-    /// that is just ending still keeps that lock for itself, and nothing tells which one SQLite gave: so it tries again.
-    zero_tries: u32,
+    /// How often the hold has moved since the log stood still. Once is not enough: SQLite may have given it lock 0 or a read
+    /// mark, and an old one where a checkpoint kept the better ones for itself at that moment. Nothing tells which, and one
+    /// that stands wrong makes that checkpoint wait, with the write lock held.
+    still_moves: u32,
     still_since: Duration,
     moved_at: Duration,
     files_checked_at: Duration,
@@ -159,7 +160,7 @@ impl Tail {
             cursor,
             held: cursor,
             fresh: true,
-            zero_tries: 0,
+            still_moves: 0,
             still_since: Duration::ZERO,
             moved_at: Duration::ZERO,
             files_checked_at: Duration::ZERO,
@@ -257,18 +258,15 @@ impl Tail {
         let frames = self.drain(sink)?;
         if frames > 0 {
             self.still_since = now;
-            self.zero_tries = 0;
+            self.still_moves = 0;
         }
         if self.fresh {
             self.rehold(sink)?;
         } else if frames == 0 && now.saturating_sub(self.still_since) >= STILL {
-            if self.cursor != self.held {
+            let pause = (STILL * 2u32.pow(self.still_moves.min(5))).min(STANDING_MAX);
+            if self.cursor != self.held || now.saturating_sub(self.moved_at) >= pause {
                 self.rehold(sink)?;
-            } else if now.saturating_sub(self.moved_at) >= (STILL * 2u32.pow(self.zero_tries.min(5))).min(STANDING_MAX)
-                && self.index.backfilled() == self.cursor.frame
-            {
-                self.rehold(sink)?;
-                self.zero_tries = self.zero_tries.saturating_add(1);
+                self.still_moves = self.still_moves.saturating_add(1);
             }
         } else if self.cursor != self.held && now.saturating_sub(self.moved_at) >= STANDING_MAX {
             self.rehold(sink)?;
