@@ -58,10 +58,8 @@ pub async fn examine(core: &Core, wish: &Wish) -> Result<Vec<Found>, store::Erro
         let pair = pair.as_ref();
         async move {
             if let Some(pair) = pair {
-                match preflight::examine(&core.agents, pair, wish.kind, &found.database, None).await {
-                    Ok(more) => found.findings.extend(more),
-                    Err(error) => found.findings.push(preflight::as_finding(&error)),
-                }
+                let examined = preflight::examine(&core.agents, pair, wish.kind, &found.database, None).await;
+                found.findings.extend(examined.into_findings());
             }
             found
         }

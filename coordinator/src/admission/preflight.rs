@@ -1,6 +1,6 @@
 //! What both agents find: the source examines, the destination judges what the source requires.
 
-use handover::{DatabaseName, Finding, Kind, OperationId};
+use handover::{DatabaseName, Finding, Kind, OperationId, Severity};
 
 use crate::{
     agents::{self, Agents, Description, DestAddress, Half},
@@ -97,23 +97,61 @@ fn impostor(half: Half, instance: &InstanceRecord, told: &Description) -> Option
     })
 }
 
-/// What both agents find about a database. An error is one of reaching or understanding them.
+/// What both agents found about a database.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// All findings, the source's first.
+    pub findings: Vec<Finding>,
+    /// The agent that could not be asked or understood, so that findings may be missing.
+    pub unheard: Option<agents::Error>,
+}
+
+impl Examined {
+    /// Whether something stands in the way.
+    pub fn stands_in_the_way(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// All that is known, as findings.
+    pub fn into_findings(self) -> Vec<Finding> {
+        self.findings.into_iter().chain(self.unheard.as_ref().map(as_finding)).collect()
+    }
+}
+
+/// Ask both agents about a database.
 pub async fn examine(
     agents: &Agents,
     pair: &Pair<'_>,
     kind: Kind,
     database: &DatabaseName,
     operation: Option<&OperationId>,
-) -> Result<Vec<Finding>, agents::Error> {
+) -> Examined {
+    let mut examined = Examined::default();
+    examined.unheard = try_examine(agents, pair, kind, database, operation, &mut examined.findings).await.err();
+    let refused = examined.unheard.as_ref().is_some_and(|error| !error.unreachable());
+    if refused && examined.stands_in_the_way() {
+        // Where the source finds no database to speak of, a destination has nothing to judge: that is no news.
+        examined.unheard = None;
+    }
+    examined
+}
+
+async fn try_examine(
+    agents: &Agents,
+    pair: &Pair<'_>,
+    kind: Kind,
+    database: &DatabaseName,
+    operation: Option<&OperationId>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), agents::Error> {
     let (source, dest) = (agents.source(pair.source)?, agents.dest(pair.dest)?);
     let identity = if agents.tls() { pair.dest.dest_identity() } else { String::new() };
     let to =
         DestAddress { address: pair.dest.transfer_address(), instance: pair.dest.name.as_str(), identity: &identity };
     let judged = source.preflight(database, kind, to, operation).await?;
-    let mut findings = judged.findings;
-    let at_dest = dest.preflight(database, &pair.source.engine, &judged.requirements, operation).await?;
-    findings.extend(at_dest);
-    Ok(findings)
+    findings.extend(judged.findings);
+    findings.extend(dest.preflight(database, &pair.source.engine, &judged.requirements, operation).await?);
+    Ok(())
 }
 
 /// An agent that cannot be asked, as a finding.

@@ -2,7 +2,7 @@
 
 use handover::{
     Attempt,
-    operation::{Event, Operation},
+    operation::{Event, Operation, State},
     source_role::DestAnswer,
 };
 use service::Backoff;
@@ -106,10 +106,19 @@ impl Performer {
     }
 
     pub(super) async fn forget_dest(&self, operation: &Operation) -> Event {
+        let cancelled = matches!(operation.state, State::Cancelling(_));
         // As above.
         let _ = self
             .insist(Half::Dest, Backoff::default(), unless_unknown, |version| async move {
-                self.dest(&operation.destination).await?.forget(&self.id, version).await
+                let dest = self.dest(&operation.destination).await?;
+                match dest.forget(&self.id, version).await {
+                    // A Prepare that was long on its way came after the Discard: once more.
+                    Err(refused) if cancelled && refused.is("WRONG_PHASE") => {
+                        dest.discard(&self.id, version).await?;
+                        dest.forget(&self.id, version).await
+                    }
+                    other => other,
+                }
             })
             .await;
         Event::Forgotten { now_ms: self.core.now_ms() }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use handover::{CommandVersion, InstanceName, OperationId, operation::State};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{agents::Half, progress::Progress, store::Stored};
 
@@ -20,6 +20,29 @@ pub struct View {
     pub waiting: BTreeMap<Waiter, String>,
 }
 
+/// An operation as one follows it.
+pub struct Following {
+    /// The present view, and that something about it changed.
+    pub view: watch::Receiver<View>,
+    /// Every change of the record, in order.
+    pub changes: broadcast::Receiver<View>,
+}
+
+/// Changes of one record that a slow follower may be behind: an operation without faults makes a dozen.
+const CHANGES_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Entry {
+    view: watch::Sender<View>,
+    changes: broadcast::Sender<View>,
+}
+
+impl Entry {
+    fn borrow(&self) -> watch::Ref<'_, View> {
+        self.view.borrow()
+    }
+}
+
 /// Whom an operation may wait for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Waiter {
@@ -32,7 +55,7 @@ pub enum Waiter {
 /// The views of all operations that have not ended, fed by the store's changes in their order.
 #[derive(Debug)]
 pub struct Hub {
-    views: Mutex<HashMap<OperationId, watch::Sender<View>>>,
+    views: Mutex<HashMap<OperationId, Entry>>,
     seen: watch::Sender<CommandVersion>,
     /// Counts the changes that may give a queued operation its turn.
     turns: watch::Sender<u64>,
@@ -54,8 +77,8 @@ impl Hub {
         {
             let mut views = self.lock();
             match views.get(&id) {
-                Some(view) => {
-                    view.send_if_modified(|view| {
+                Some(entry) => {
+                    let newer = entry.view.send_if_modified(|view| {
                         if view.stored.version >= version {
                             return false;
                         }
@@ -66,10 +89,15 @@ impl Hub {
                         view.stored = stored.clone();
                         true
                     });
+                    if newer {
+                        // Nobody may be following.
+                        let _ = entry.changes.send(entry.borrow().clone());
+                    }
                 }
                 None if !state.ended() => {
                     let view = View { stored, progress: None, waiting: BTreeMap::new() };
-                    views.insert(id.clone(), watch::Sender::new(view));
+                    let changes = broadcast::Sender::new(CHANGES_MAX);
+                    views.insert(id.clone(), Entry { view: watch::Sender::new(view), changes });
                     turn = true;
                 }
                 None => {}
@@ -97,7 +125,12 @@ impl Hub {
 
     /// The present view of an operation and all later ones; nothing if it has ended.
     pub fn subscribe(&self, id: &OperationId) -> Option<watch::Receiver<View>> {
-        self.lock().get(id).map(watch::Sender::subscribe)
+        self.lock().get(id).map(|entry| entry.view.subscribe())
+    }
+
+    /// All that happens to an operation from now on; nothing if it has ended.
+    pub fn follow(&self, id: &OperationId) -> Option<Following> {
+        self.lock().get(id).map(|entry| Following { view: entry.view.subscribe(), changes: entry.changes.subscribe() })
     }
 
     /// The present view of an operation; nothing if it has ended.
@@ -107,15 +140,15 @@ impl Hub {
 
     /// Show how far an operation is.
     pub fn set_progress(&self, id: &OperationId, progress: Progress) {
-        if let Some(view) = self.lock().get(id) {
-            view.send_modify(|view| view.progress = Some(progress));
+        if let Some(entry) = self.lock().get(id) {
+            entry.view.send_modify(|view| view.progress = Some(progress));
         }
     }
 
     /// Show for whom an operation waits, or that it waits no more.
     pub fn set_waiting(&self, id: &OperationId, whom: Waiter, why: Option<String>) {
-        if let Some(view) = self.lock().get(id) {
-            view.send_if_modified(|view| match why {
+        if let Some(entry) = self.lock().get(id) {
+            entry.view.send_if_modified(|view| match why {
                 Some(why) => view.waiting.insert(whom, why.clone()) != Some(why),
                 None => view.waiting.remove(&whom).is_some(),
             });
@@ -135,7 +168,7 @@ impl Hub {
     /// How many operations a source runs: out of the queue and not ended.
     pub fn running(&self, source: &InstanceName) -> usize {
         let views = self.lock();
-        let runs = |view: &watch::Sender<View>| {
+        let runs = |view: &Entry| {
             let view = view.borrow();
             let operation = view.stored.operation();
             operation.source == *source && operation.state.running()
@@ -149,7 +182,7 @@ impl Hub {
         if mine.state != State::Queued {
             return 0;
         }
-        let before = |view: &watch::Sender<View>| {
+        let before = |view: &Entry| {
             let view = view.borrow();
             let other = view.stored.operation();
             other.source == mine.source
@@ -165,7 +198,7 @@ impl Hub {
         self.turns.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, watch::Sender<View>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, Entry>> {
         self.views.lock().expect("no holder of this lock panics")
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use handover::{
     operation::{Action, Event, State, step},
 };
 use service::Backoff;
+use tokio::sync::watch;
 
 use super::{Waiter, rate::Rate};
 use crate::{
@@ -35,6 +37,8 @@ pub(super) struct Performer {
     version: AtomicU64,
     /// The two instances once they were found: they cannot change while an operation uses them.
     found: Mutex<HashMap<InstanceName, InstanceRecord>>,
+    /// Set while an action that is not wanted any more is let come to the end of its call.
+    winding_down: watch::Sender<bool>,
     pub(super) watching: Mutex<Watching>,
 }
 
@@ -57,11 +61,43 @@ impl Performer {
     pub(super) fn new(core: Arc<Core>, id: OperationId, version: CommandVersion) -> Self {
         let backoff = Backoff::new(core.limits.observe_every, core.limits.observe_every.max(Duration::from_secs(2)));
         let watching = Watching { next_at: Duration::ZERO, backoff, rate: Rate::default() };
-        Self { core, id, version: AtomicU64::new(version.0), found: Mutex::default(), watching: Mutex::new(watching) }
+        Self {
+            core,
+            id,
+            version: AtomicU64::new(version.0),
+            found: Mutex::default(),
+            winding_down: watch::Sender::new(false),
+            watching: Mutex::new(watching),
+        }
     }
 
     pub(super) fn set_version(&self, version: CommandVersion) {
         self.version.fetch_max(version.0, Ordering::SeqCst);
+    }
+
+    /// Let `action` end the call that is under way, and begin no other: a command that is still on its way must not come
+    /// after those that undo it. Agents refuse such a latecomer too, by its version; this spares them.
+    pub(super) async fn wind_down(&self, action: impl Future<Output = Performed>) {
+        self.winding_down.send_replace(true);
+        if self.core.env.timeout(WIND_DOWN, action).await.is_err() {
+            tracing::warn!(operation = %self.id, "go on although a command is still unanswered");
+        }
+        self.winding_down.send_replace(false);
+    }
+
+    /// Whether no further call is to begin.
+    pub(super) fn winding_down(&self) -> bool {
+        *self.winding_down.borrow()
+    }
+
+    /// Pause before the next try, or break off if there is to be none.
+    pub(super) async fn rest(&self, backoff: &mut Backoff) -> ControlFlow<()> {
+        let mut winding_down = self.winding_down.subscribe();
+        tokio::select! {
+            biased;
+            _ = winding_down.wait_for(|set| *set) => ControlFlow::Break(()),
+            () = backoff.wait(&self.core.env) => ControlFlow::Continue(()),
+        }
     }
 
     pub(super) fn version(&self) -> CommandVersion {
@@ -194,14 +230,16 @@ impl Performer {
             if error.is("STALE_VERSION") {
                 self.raise(version, &error, stale).await;
                 stale += 1;
-                if stale <= STALE_AT_ONCE {
+                if stale <= STALE_AT_ONCE && !self.winding_down() {
                     continue;
                 }
             } else if let Verdict::GiveUp = judge(&error) {
                 return Err(error);
             }
             self.waiting(half, Some(text(&error)));
-            backoff.wait(&self.core.env).await;
+            if self.rest(&mut backoff).await.is_break() {
+                return Err(error);
+            }
         }
     }
 
@@ -230,6 +268,8 @@ impl Performer {
     }
 }
 
+/// How long a cancel waits for a command that is under way. Agents answer within milliseconds, or they are gone.
+const WIND_DOWN: Duration = Duration::from_secs(5);
 /// Raises of the version that follow one another without a pause: their steps reach 2^40.
 const STALE_AT_ONCE: u32 = 11;
 

@@ -18,7 +18,7 @@ fn if_retryable(error: &agents::Error) -> Verdict {
 }
 
 impl Performer {
-    /// Prepare both sides, or find out why not.
+    /// Prepare both sides, or find out why not. While winding down, nobody looks at the event.
     pub(super) async fn prepare(&self, operation: &Operation) -> Event {
         match self.try_prepare(operation).await {
             Ok(event) => event,
@@ -32,6 +32,9 @@ impl Performer {
             return Ok(Event::PreflightFailed { findings });
         }
         let tls = self.core.agents.tls();
+        if self.winding_down() {
+            return Ok(Event::Begun { findings });
+        }
         self.insist(Half::Dest, Backoff::default(), if_retryable, |version| async move {
             let source = self.instance(Half::Source, &operation.source).await?;
             // Without TLS nobody can prove an identity: the token alone counts.
@@ -40,7 +43,10 @@ impl Performer {
             self.dest(&operation.destination).await?.prepare(&self.id, version, *kind, database, token, &identity).await
         })
         .await?;
-        self.insist(Half::Source, Backoff::default(), if_retryable, |version| self.begin(operation, version)).await?;
+        if !self.winding_down() {
+            let begin = |version| self.begin(operation, version);
+            self.insist(Half::Source, Backoff::default(), if_retryable, begin).await?;
+        }
         Ok(Event::Begun { findings })
     }
 
@@ -72,7 +78,9 @@ impl Performer {
                 return Err(error);
             }
             self.waiting(error.party().half, Some(error.to_string()));
-            backoff.wait(&self.core.env).await;
+            if self.rest(&mut backoff).await.is_break() {
+                return Err(error);
+            }
         }
     }
 
@@ -80,6 +88,11 @@ impl Performer {
         let source = self.instance(Half::Source, &operation.source).await?;
         let dest = self.instance(Half::Dest, &operation.destination).await?;
         let pair = Pair { source: &source, dest: &dest };
-        preflight::examine(&self.core.agents, &pair, operation.kind, &operation.database, Some(&self.id)).await
+        let agents = &self.core.agents;
+        let examined = preflight::examine(agents, &pair, operation.kind, &operation.database, Some(&self.id)).await;
+        match examined.unheard {
+            Some(error) if !examined.findings.iter().any(|finding| finding.severity == Severity::Error) => Err(error),
+            _ => Ok(examined.findings),
+        }
     }
 }

@@ -61,7 +61,14 @@ enum Happened {
 impl Task {
     async fn turn(&mut self) {
         let wanted = actions(self.stored.operation());
-        self.running.retain(|(action, _)| wanted.contains(action));
+        let (keep, leave): (Vec<_>, Vec<_>) = self.running.drain(..).partition(|(action, _)| wanted.contains(action));
+        self.running = keep;
+        for (action, future) in leave {
+            // Everything else is safe to leave: its attempt is closed by what follows.
+            if action == Action::Prepare {
+                self.performer.wind_down(future).await;
+            }
+        }
         for action in wanted {
             if !self.running.iter().any(|(running, _)| *running == action) {
                 let performer = self.performer.clone();

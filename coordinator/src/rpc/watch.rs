@@ -1,11 +1,12 @@
-//! Watching: the operation now, and then on every change, not too often, until it has ended.
+//! Watching: the operation now, then every change of its state, and its progress not too often, until it has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream, stream::BoxStream};
-use handover::OperationId;
+use handover::{CommandVersion, OperationId};
 use proto::v1;
+use tokio::sync::broadcast::error::RecvError;
 use tonic::{Code, Status};
 
 use super::{
@@ -13,7 +14,11 @@ use super::{
     fields::{Fields, NAMES_MAX},
     select, wire,
 };
-use crate::{core::Core, driver::View, store::Stored};
+use crate::{
+    core::Core,
+    driver::{Following, View},
+    store::Stored,
+};
 
 /// Four times a second is as often as a person can read.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -64,36 +69,73 @@ pub(super) async fn watch(
 
 enum Next {
     Now,
-    After(tokio::sync::watch::Receiver<View>),
+    After(Box<Followed>),
     Over,
 }
 
-/// One operation until it has ended.
+struct Followed {
+    following: Following,
+    shown: CommandVersion,
+    /// When the next news of mere progress may be told, by the monotonic clock.
+    progress_at: Duration,
+}
+
+/// One operation until it has ended: every change of its record, and progress now and then.
 fn follow(core: Arc<Core>, id: OperationId) -> impl Stream<Item = Item> {
     stream::unfold(Next::Now, move |next| {
         let (core, id) = (core.clone(), id.clone());
         async move {
-            let mut receiver = match next {
+            let (view, mut followed) = match next {
                 Next::Over => return None,
-                Next::Now => match core.hub.subscribe(&id) {
-                    Some(receiver) => receiver,
+                Next::Now => match core.hub.follow(&id) {
+                    Some(mut following) => {
+                        let view = following.view.borrow_and_update().clone();
+                        let shown = view.stored.version;
+                        (view, Box::new(Followed { following, shown, progress_at: Duration::ZERO }))
+                    }
                     None => return Some((last(&core, &id).await, Next::Over)),
                 },
-                Next::After(mut receiver) => {
-                    core.env.sleep(PAUSE).await;
-                    // Closed: it has ended, and the last view may be seen already. Only the store knows the end.
-                    if receiver.changed().await.is_err() {
-                        return Some((last(&core, &id).await, Next::Over));
-                    }
-                    receiver
-                }
+                Next::After(mut followed) => match news(&core, &mut followed).await {
+                    Some(view) => (view, followed),
+                    None => return Some((last(&core, &id).await, Next::Over)),
+                },
             };
-            let view = receiver.borrow_and_update().clone();
+            followed.shown = view.stored.version;
+            followed.progress_at = core.env.monotonic() + PAUSE;
             let item = Ok(v1::WatchOperationsResponse { operation: Some(wire::from_view(&core, &view)) });
-            let next = if view.stored.operation().state.ended() { Next::Over } else { Next::After(receiver) };
-            Some((item, next))
+            let ended = view.stored.operation().state.ended();
+            Some((item, if ended { Next::Over } else { Next::After(followed) }))
         }
     })
+}
+
+/// What is to be told next; nothing once the hub has dropped the operation without it being told here.
+async fn news(core: &Core, followed: &mut Followed) -> Option<View> {
+    let Followed { following: Following { view, changes }, shown, progress_at } = followed;
+    loop {
+        let pause = progress_at.saturating_sub(core.env.monotonic());
+        let progress = async {
+            core.env.sleep(pause).await;
+            view.changed().await
+        };
+        tokio::select! {
+            biased;
+            change = changes.recv() => match change {
+                Ok(change) if change.stored.version > *shown => return Some(change),
+                // What progress has told already, or more changes than are kept for the slow.
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            },
+            // Closed: the changes, which are looked at first, say what there is to say.
+            Ok(()) = progress => {
+                let now = view.borrow_and_update().clone();
+                // A change of the record comes by the other way, one by one.
+                if now.stored.version == *shown {
+                    return Some(now);
+                }
+            }
+        }
+    }
 }
 
 /// The operation as stored: for one that has ended.

@@ -172,3 +172,32 @@ async fn a_refused_begin_fails_the_operation_with_its_reason() {
     assert_eq!(failed.reason.unwrap().code, "NO_SLOTS");
     cluster.assert_untouched("shop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_right_after_the_start_leaves_nothing() {
+    let cluster = Cluster::start().await;
+    for n in 0..30 {
+        let database = format!("db{n}");
+        let id = cluster.start_move(&database).await;
+        tokio::time::sleep(Duration::from_micros(300 * n)).await;
+        cluster.cancel(&id).await;
+        cluster.cancelled(&id).await;
+        cluster.assert_untouched(&database);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepare_that_comes_after_the_discard_is_discarded_too() {
+    let cluster = Cluster::start().await;
+    // It is obeyed, but not before the operation is cancelled and everything cleaned up but the record.
+    cluster.world.block("dest", "Prepare");
+    cluster.world.block("dest", "Forget");
+    let id = cluster.start_move("shop").await;
+    cluster.until(&id, "waiting", |now| !now.waiting_for.is_empty()).await;
+    cluster.cancel(&id).await;
+    cluster.until_called("dest.Forget").await;
+    cluster.world.late_prepare(&id, "shop");
+    cluster.world.unblock("dest", "Forget");
+    cluster.cancelled(&id).await;
+    cluster.assert_untouched("shop");
+}

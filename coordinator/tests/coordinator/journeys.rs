@@ -109,9 +109,17 @@ async fn a_watcher_sees_every_state_to_the_end_at_its_pace() {
     for operation in &operations {
         let last = seen.iter().rfind(|seen| seen.id == operation.id).unwrap();
         assert_eq!(last.state(), State::Succeeded, "the last thing seen is the end");
-        let most = 4 * (begun.elapsed().as_millis() / 1000 + 1) + 1;
-        let count = seen.iter().filter(|seen| seen.id == operation.id).count();
-        assert!(count as u128 <= most, "{count} in {:?}", begun.elapsed());
+        let of_this: Vec<&v1::Operation> = seen.iter().filter(|seen| seen.id == operation.id).collect();
+        let mut states: Vec<State> = of_this.iter().map(|seen| seen.state()).collect();
+        states.dedup();
+        let known = [State::Seeding, State::CatchingUp, State::ReadyForCompletion, State::Completing, State::Succeeded];
+        states.retain(|state| *state >= State::Seeding && *state != State::CatchingUp);
+        assert_eq!(states, known.into_iter().filter(|state| *state != State::CatchingUp).collect::<Vec<_>>());
+        let mut versions: Vec<u64> = of_this.iter().map(|seen| seen.version).collect();
+        assert!(versions.is_sorted());
+        versions.dedup();
+        let most = versions.len() as u128 + 4 * (begun.elapsed().as_millis() / 1000 + 1);
+        assert!(of_this.len() as u128 <= most, "{} in {:?}", of_this.len(), begun.elapsed());
     }
     let ended = v1::WatchOperationsRequest { ids: vec![operations[0].id.clone()], batch: String::new() };
     let answers: Vec<_> = cluster.client.clone().watch_operations(ended).await.unwrap().into_inner().collect().await;

@@ -346,3 +346,19 @@ async fn databases_are_listed_with_their_operation() {
     cluster.world.fault("dest", "Purge", crate::fakes::Fault::Refuses("NOT_A_TOMBSTONE"));
     assert_refused(purge("east", "x").await, Code::FailedPrecondition, "NOT_A_TOMBSTONE");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_finds_is_told_although_the_destination_cannot_judge() {
+    let cluster = Cluster::start().await;
+    let mut request = cluster.request(Kind::Move, &[]);
+    request.databases = vec!["missing".to_owned()];
+    request.validate_only = true;
+    let validate = || async {
+        let answer = cluster.client.clone().start_operation(request.clone()).await.unwrap().into_inner();
+        answer.findings[0].findings.iter().map(|finding| finding.code.clone()).collect::<Vec<_>>()
+    };
+    cluster.world.fault("dest", "Preflight", crate::fakes::Fault::Refuses("CORRUPT"));
+    assert_eq!(validate().await, ["NO_DATABASE"]);
+    cluster.world.fault("dest", "Preflight", crate::fakes::Fault::Fails);
+    assert_eq!(validate().await[0], "NO_DATABASE");
+}

@@ -86,6 +86,25 @@ impl World {
         self.lock().faults.values().map(VecDeque::len).sum()
     }
 
+    /// A Prepare lands although the operation was discarded, as at an agent that keeps no watermark.
+    pub fn late_prepare(&self, id: &str, database: &str) {
+        let operation = OperationId::parse(id).unwrap();
+        let role = DestRole {
+            operation: operation.clone(),
+            kind: Kind::Move,
+            database: handover::DatabaseName::parse(database).unwrap(),
+            token: handover::Token::parse(&"t".repeat(32)).unwrap(),
+            source_identity: String::new(),
+            incarnation: None,
+            source_epoch: handover::Epoch(0),
+            version: handover::CommandVersion(0),
+            floor: Attempt(0),
+            hook: None,
+            phase: dest_role::Phase::Seeding,
+        };
+        self.lock().dests.insert(operation, role);
+    }
+
     pub fn release_seed(&self) {
         self.lock().hold_seed = false;
     }
