@@ -39,7 +39,9 @@ pub async fn with_standard_services(
     let reflection = || {
         let mut builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // Clients such as grpcurl show the details of an error only if they can look its types up.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
         // The set describes the services of every process; only those served here are to be listed.
         for name in services {
             builder = builder.with_service_name(*name);
