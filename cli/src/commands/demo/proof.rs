@@ -151,3 +151,86 @@ fn told_by_the_writers(summary: &Summary, story: &Story) -> bool {
     summary.first_errors.iter().for_each(|error| story.line(&format!("✗ {error}")));
     summary.losses_noticed == 0 && summary.torn == 0 && summary.errors == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use service::Env;
+
+    use super::*;
+    use crate::{args::Format, render::Output, view::tests::operation};
+
+    fn evidence(mode: DemoMode) -> Evidence {
+        let west_state = if mode == DemoMode::Move { "tombstone" } else { "online" };
+        let mut summary = Summary::default();
+        (summary.committed, summary.freeze_ms) = (100, Some(20.0));
+        Evidence {
+            mode,
+            dir: PathBuf::new(),
+            history: PathBuf::new(),
+            summary,
+            asked_us: 1,
+            west_state: west_state.to_owned(),
+            completed: operation(),
+        }
+    }
+
+    fn report(found: u64, behind: u64) -> Report {
+        let integrity = Some("ok".to_owned());
+        Report { transactions: found, acknowledged: found + behind, found, behind, integrity, ..Report::default() }
+    }
+
+    fn with_problem(mut report: Report) -> Report {
+        report.problem_counts.insert("reordered".to_owned(), 1);
+        report
+    }
+
+    fn moved(evidence: &Evidence, report: &Report) -> bool {
+        of_move(evidence, report, &Story::new(Output::plain(Format::Table), &Env::real()))
+    }
+
+    fn copied(evidence: &Evidence, before: u64, copy: &Report, source: &Report) -> bool {
+        of_copy(evidence, before, copy, source, &Story::new(Output::plain(Format::Table), &Env::real()))
+    }
+
+    #[test]
+    fn a_move_is_proven_only_if_nothing_is_amiss() {
+        let good = evidence(DemoMode::Move);
+        assert!(moved(&good, &report(100, 0)));
+        for bad in [
+            Report { lost: 1, ..report(100, 0) },
+            Report { invented: 1, ..report(100, 0) },
+            Report { acknowledged: 101, ..report(100, 0) },
+            with_problem(report(100, 0)),
+            report(0, 0),
+        ] {
+            assert!(!moved(&good, &bad), "{bad:?}");
+        }
+        let summary = |change: fn(&mut Summary)| {
+            let mut evidence = evidence(DemoMode::Move);
+            change(&mut evidence.summary);
+            evidence
+        };
+        for bad in [
+            Evidence { west_state: "online".to_owned(), ..evidence(DemoMode::Move) },
+            summary(|s| s.freeze_ms = None),
+            summary(|s| s.freeze_ms = Some(-3.0)),
+            summary(|s| s.losses_noticed = 1),
+            summary(|s| s.errors = 1),
+        ] {
+            assert!(!moved(&bad, &report(100, 0)), "{:?} at {}", bad.summary, bad.west_state);
+        }
+    }
+
+    #[test]
+    fn a_copy_is_proven_only_if_it_is_a_prefix_and_the_source_is_untouched() {
+        let good = evidence(DemoMode::Copy);
+        assert!(copied(&good, 80, &report(90, 10), &report(100, 0)));
+        assert!(!copied(&good, 91, &report(90, 10), &report(100, 0)), "one from before the completion is missing");
+        assert!(!copied(&good, 0, &report(90, 10), &report(100, 0)), "nothing was written before");
+        assert!(!copied(&good, 80, &with_problem(report(90, 10)), &report(100, 0)), "the copy is not sound");
+        assert!(!copied(&good, 80, &report(90, 10), &with_problem(report(100, 0))), "the source is not sound");
+        assert!(!copied(&good, 80, &report(90, 10), &Report { found: 99, ..report(100, 0) }), "the source lost one");
+        let fenced = Evidence { west_state: "fenced".to_owned(), ..evidence(DemoMode::Copy) };
+        assert!(!copied(&fenced, 80, &report(90, 10), &report(100, 0)), "the source is fenced");
+    }
+}
