@@ -125,6 +125,12 @@ impl Replica {
         }
     }
 
+    /// As if a sync had failed.
+    #[cfg(test)]
+    pub fn lose_writes(&self) {
+        self.shared.lost.store(true, Ordering::Release);
+    }
+
     async fn job<T: Send + 'static>(&self, job: impl FnOnce(&Arc<Shared>) -> Result<T> + Send + 'static) -> Result<T> {
         let shared = self.shared.clone();
         blocking(&self.shared.host, move || job(&shared)).await
