@@ -80,7 +80,10 @@ pub async fn run(
     };
     tokio::select! {
         biased;
-        cause = lost.wait() => Err(Error::Superseded(cause)),
+        cause = lost.wait() => {
+            tracing::error!(error = %chain(&cause), "end at once");
+            Err(Error::Superseded(cause))
+        }
         never = heartbeat(&env, &engine) => match never {},
         ended = living => ended,
     }

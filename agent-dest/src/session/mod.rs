@@ -163,6 +163,7 @@ impl Session {
         let _paused = self.slot.pause().await;
         held.doubt = true;
         self.engine.promote(&next).await?;
+        self.slot.retire();
         if first {
             let now = u64::try_from(self.env.now().as_millis()).unwrap_or(0);
             self.online_unix_us.store(now.saturating_mul(1000), Ordering::Relaxed);
@@ -213,6 +214,7 @@ impl Session {
             // Recorded, but perhaps not opened.
             let _paused = self.slot.pause().await;
             self.engine.promote(&found).await?;
+            self.slot.retire();
         } else if found != held.role {
             // To be seen is not yet to be durable: recorded once more.
             self.engine.put_role(&found).await?;

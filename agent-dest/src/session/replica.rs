@@ -36,11 +36,21 @@ struct Opened {
 impl Slot {
     /// Keeps syncs of the replica away as long as the answer lives.
     pub(super) async fn pause(&self) -> Option<OwnedMutexGuard<()>> {
-        let syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match syncer {
+        match self.syncer() {
             Some(syncer) => Some(syncer.pause().await),
             None => None,
         }
+    }
+
+    /// Keeps syncs of the replica away for good: it is a database now.
+    pub(super) fn retire(&self) {
+        if let Some(syncer) = self.syncer() {
+            syncer.stop();
+        }
+    }
+
+    fn syncer(&self) -> Option<Arc<Syncer>> {
+        self.syncer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, syncer: Option<Arc<Syncer>>) {

@@ -73,6 +73,7 @@ impl Syncer {
         self.dirty.store(0, Ordering::Relaxed);
     }
 
+    /// Ends the syncs; after it, one that waits at the gate does nothing.
     pub(super) fn stop(&self) {
         self.stop.trigger();
     }
@@ -115,7 +116,8 @@ impl Syncer {
     /// Whether the sync failed.
     async fn sync(&self, replica: &dyn DestReplica) -> bool {
         let dirty = self.dirty.swap(0, Ordering::Relaxed);
-        if dirty == 0 {
+        // Looked at behind the gate: the replica of a database that was opened is not to be touched.
+        if dirty == 0 || self.stop.is_set() {
             return false;
         }
         match replica.sync().await {

@@ -38,6 +38,25 @@ async fn promote_waits_for_the_marker_and_opens_the_database() {
 }
 
 #[tokio::test]
+async fn an_opened_database_is_let_alone() {
+    for _ in 0..20 {
+        let world = World::default();
+        let (mut agent, mut source) = Agent::replica(&world).await;
+        source.marker(1, 10).await;
+        agent.promote(1, 0).await.expect("promoted");
+        // A source that ends its side wants its last acknowledgement; the replica is not to be touched for it.
+        source.close();
+        source.orderly_end().await;
+        while world.calls("close") == 0 {
+            tokio::task::yield_now().await;
+        }
+        let state = world.lock();
+        let after = state.calls.iter().skip_while(|call| *call != "promote").skip(1);
+        assert!(after.clone().all(|call| call == "close" || call == "heartbeat"), "{:?}", state.calls);
+    }
+}
+
+#[tokio::test]
 async fn promote_without_a_marker_is_refused_when_its_time_is_over() {
     let world = World::default();
     let (mut agent, mut source) = Agent::replica(&world).await;
