@@ -1,16 +1,21 @@
 //! Preparing: preflight once more, then the destination, then the source.
 
+use std::time::Duration;
+
 use handover::{
-    CommandVersion, Severity,
+    CommandVersion, Finding, Severity,
     operation::{Event, Operation},
 };
 use service::Backoff;
 
 use super::perform::{Performer, Verdict};
 use crate::{
-    admission::preflight::{self, Pair},
+    admission::preflight::{self, Examined, Pair},
     agents::{self, DestAddress, Half},
 };
+
+/// How long a missing network path is taken for a restart of the destination agent although the coordinator reaches it.
+const PATH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is not said to pass by itself ends the operation, with the agent's reason.
 fn if_retryable(error: &agents::Error) -> Verdict {
@@ -63,36 +68,61 @@ impl Performer {
 
     /// The agents' findings. Unlike at the start, an agent that cannot be reached is waited for: the operation was
     /// accepted, and agents restart.
-    async fn preflight(&self, operation: &Operation) -> Result<Vec<handover::Finding>, agents::Error> {
+    async fn preflight(&self, operation: &Operation) -> Result<Vec<Finding>, agents::Error> {
+        let begun = self.core.env.monotonic();
         let mut backoff = Backoff::default();
         loop {
             let error = match self.preflight_once(operation).await {
-                Ok(findings) => {
-                    self.waiting(Half::Source, None);
-                    self.waiting(Half::Dest, None);
-                    return Ok(findings);
+                Ok(Examined { findings, unheard: None }) => {
+                    let patient = self.core.env.monotonic().saturating_sub(begun) < PATH_PATIENCE;
+                    match findings.iter().find(|finding| is_path(finding)) {
+                        Some(path) if patient && !stands_otherwise(&findings) => {
+                            self.waiting(
+                                Half::Source,
+                                Some(format!("source agent {}: {}", operation.source, path.message)),
+                            );
+                            None
+                        }
+                        _ => {
+                            self.waiting(Half::Source, None);
+                            self.waiting(Half::Dest, None);
+                            return Ok(findings);
+                        }
+                    }
                 }
-                Err(error) => error,
+                // What was found is enough to end it.
+                Ok(Examined { findings, .. }) if stands_otherwise(&findings) => return Ok(findings),
+                Ok(Examined { unheard, .. }) => unheard,
+                Err(error) => Some(error),
             };
-            if let Verdict::GiveUp = if_retryable(&error) {
-                return Err(error);
+            if let Some(error) = &error {
+                if let Verdict::GiveUp = if_retryable(error) {
+                    return Err(error.clone());
+                }
+                self.waiting(error.party().half, Some(error.to_string()));
             }
-            self.waiting(error.party().half, Some(error.to_string()));
             if self.rest(&mut backoff).await.is_break() {
-                return Err(error);
+                // Nobody looks at what comes of it.
+                return Ok(Vec::new());
             }
         }
     }
 
-    async fn preflight_once(&self, operation: &Operation) -> Result<Vec<handover::Finding>, agents::Error> {
+    async fn preflight_once(&self, operation: &Operation) -> Result<Examined, agents::Error> {
         let source = self.instance(Half::Source, &operation.source).await?;
         let dest = self.instance(Half::Dest, &operation.destination).await?;
         let pair = Pair { source: &source, dest: &dest };
         let agents = &self.core.agents;
-        let examined = preflight::examine(agents, &pair, operation.kind, &operation.database, Some(&self.id)).await;
-        match examined.unheard {
-            Some(error) if !examined.findings.iter().any(|finding| finding.severity == Severity::Error) => Err(error),
-            _ => Ok(examined.findings),
-        }
+        Ok(preflight::examine(agents, &pair, operation.kind, &operation.database, Some(&self.id)).await)
     }
+}
+
+/// Whether the finding says that the source cannot reach the destination, which is also so while that agent restarts.
+fn is_path(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && finding.code == "NO_NETWORK_PATH"
+}
+
+/// Whether anything else stands in the way.
+fn stands_otherwise(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Error && !is_path(finding))
 }

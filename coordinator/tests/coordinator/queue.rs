@@ -78,3 +78,24 @@ async fn the_order_survives_a_crash() {
     cluster.ready(&operations[2].id).await;
     assert_eq!(cluster.get(&operations[3].id).await.queue_place, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_restarts_while_one_leaves_the_queue_is_waited_for() {
+    use handover::{Finding, Side};
+    let mut cluster = Cluster::with(|limits| limits.running_per_source = 1).await;
+    let operations = cluster.try_start(cluster.request(v1::Kind::Move, &["a", "b"])).await.unwrap();
+    let next = &operations[1].id;
+    cluster.ready(&operations[0].id).await;
+    // The source's probe fails while the agent is down, and for a moment longer.
+    let path = Finding::error(Side::Source, "NO_NETWORK_PATH", "the source agent cannot reach it", "mend it");
+    cluster.world.lock().source_findings = vec![path];
+    cluster.cancel(&operations[0].id).await;
+    cluster.cancelled(&operations[0].id).await;
+    let waiting = cluster.until(next, "told", |now| now.waiting_for.join("").contains("cannot reach it")).await;
+    assert_eq!(waiting.state(), State::Preparing);
+    cluster.dest.down().await;
+    cluster.until(next, "waiting", |now| now.waiting_for.join("").contains("destination agent east")).await;
+    cluster.dest.up().await;
+    cluster.world.lock().source_findings.clear();
+    cluster.ready(next).await;
+}
