@@ -2,6 +2,7 @@
 
 use crate::{
     binaries,
+    builder::{Builder, COORDINATOR, Party, USER},
     place::Place,
     server::{Launch, Server},
     v1::{
@@ -29,72 +30,6 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::{Response, Status, transport::Channel};
 
-/// One process of the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Party {
-    /// The coordinator.
-    Coordinator,
-    /// The source agent of an instance.
-    Source(&'static str),
-    /// The destination agent of an instance.
-    Dest(&'static str),
-}
-
-/// The source agent of a move from west to east.
-pub const SOURCE: Party = Party::Source("west");
-/// The destination agent of a move from west to east.
-pub const DEST: Party = Party::Dest("east");
-
-/// The certificate of a user.
-pub const USER: &str = "user";
-/// The certificate of the coordinator, for commands made by hand.
-pub const COORDINATOR: &str = "coordinator";
-
-impl Party {
-    /// Its name, which is also that of its certificate and its log.
-    pub fn name(self) -> String {
-        match self {
-            Party::Coordinator => COORDINATOR.to_owned(),
-            Party::Source(instance) => format!("source-{instance}"),
-            Party::Dest(instance) => format!("dest-{instance}"),
-        }
-    }
-
-    fn identity(self) -> String {
-        match self {
-            Party::Coordinator => "spiffe://causeway/coordinator".to_owned(),
-            Party::Source(instance) => format!("spiffe://causeway/agent-source/{instance}"),
-            Party::Dest(instance) => format!("spiffe://causeway/agent-dest/{instance}"),
-        }
-    }
-}
-
-/// Where a part of the cluster lives on the network.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// The address its processes listen at, without a port.
-    pub host: String,
-    /// What comes before their programs, such as `ip netns exec NAME`.
-    pub wrapper: Vec<String>,
-}
-
-impl Default for Site {
-    fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), wrapper: vec![] }
-    }
-}
-
-/// What is particular about a cluster.
-#[derive(Debug, Clone, Default)]
-pub struct Builder {
-    both_ways: bool,
-    flags: BTreeMap<&'static str, Vec<String>>,
-    directories: BTreeMap<&'static str, PathBuf>,
-    sites: BTreeMap<&'static str, Site>,
-    transfer_host: Option<String>,
-    base: Option<PathBuf>,
-}
-
 /// A running cluster. Dropped, it ends its processes; dropped by a panic, it shows the end of their logs first.
 #[derive(Debug)]
 pub struct Cluster {
@@ -104,80 +39,25 @@ pub struct Cluster {
     dir: TempDir,
 }
 
-impl Builder {
-    /// Both instances get both agents, so that a database can come back.
-    pub fn both_ways(mut self) -> Self {
-        self.both_ways = true;
-        self
+impl Cluster {
+    /// A cluster that can move databases from west to east.
+    pub fn new() -> Self {
+        Self::builder().start()
     }
 
-    /// A further flag for every process of a kind: "coordinator", "source" or "dest".
-    pub fn flag(mut self, kind: &'static str, flag: impl Into<String>) -> Self {
-        self.flags.entry(kind).or_default().push(flag.into());
-        self
-    }
-
-    /// The directory of an instance, instead of one of the cluster's own.
-    pub fn directory(mut self, instance: &'static str, directory: impl Into<PathBuf>) -> Self {
-        self.directories.insert(instance, directory.into());
-        self
-    }
-
-    /// Where the coordinator ("coordinator") or an instance's agents live on the network.
-    pub fn site(mut self, of: &'static str, site: Site) -> Self {
-        self.sites.insert(of, site);
-        self
-    }
-
-    /// The address by which source agents reach the destination agents, if it is not the one the coordinator uses.
-    pub fn transfer_host(mut self, host: impl Into<String>) -> Self {
-        self.transfer_host = Some(host.into());
-        self
-    }
-
-    /// Where the cluster's own directory is made, instead of the system's place for temporary files.
-    pub fn base(mut self, base: impl Into<PathBuf>) -> Self {
-        self.base = Some(base.into());
-        self
-    }
-
-    /// Starts the processes and registers the instances.
-    pub fn start(self) -> Cluster {
+    pub(crate) fn of(builder: Builder) -> Self {
         let mut temporary = tempfile::Builder::new();
         temporary.prefix("causeway-e2e-").disable_cleanup(std::env::var_os("CAUSEWAY_TEST_KEEP").is_some());
-        let dir = match &self.base {
+        let dir = match &builder.base {
             Some(base) => temporary.tempdir_in(base),
             None => temporary.tempdir(),
         };
         let dir = dir.expect("make the cluster's directory");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("start the clients' runtime");
-        let cluster = Cluster { builder: self, servers: Mutex::default(), runtime, dir };
+        let cluster = Cluster { builder, servers: Mutex::default(), runtime, dir };
         cluster.set_up();
         cluster
-    }
-
-    fn site_of(&self, party: Party) -> Site {
-        let key = match party {
-            Party::Coordinator => COORDINATOR,
-            Party::Source(instance) | Party::Dest(instance) => instance,
-        };
-        self.sites.get(key).cloned().unwrap_or_default()
-    }
-
-    fn parties(&self) -> Vec<Party> {
-        let mut parties = vec![Party::Coordinator, SOURCE, DEST];
-        if self.both_ways {
-            parties.extend([Party::Source("east"), Party::Dest("west")]);
-        }
-        parties
-    }
-}
-
-impl Cluster {
-    /// A cluster that can move databases from west to east.
-    pub fn new() -> Self {
-        Self::builder().start()
     }
 
     /// A cluster that is particular.

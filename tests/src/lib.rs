@@ -5,6 +5,7 @@
 
 pub mod application;
 pub mod binaries;
+pub mod builder;
 pub mod cluster;
 pub mod content;
 pub mod network;
@@ -14,6 +15,7 @@ pub mod server;
 pub mod wait;
 
 pub use application::Application;
-pub use cluster::{Builder, Cluster, DEST, Party, SOURCE};
+pub use builder::{Builder, DEST, Party, SOURCE};
+pub use cluster::Cluster;
 pub use operation::Op;
 pub use proto::v1::{self, Kind, State};

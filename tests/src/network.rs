@@ -2,7 +2,7 @@
 //!
 //! Needs root and iproute2. The addresses exist inside the namespaces only.
 
-use crate::cluster::Site;
+use crate::builder::Site;
 use rustix::thread::LinkNameSpaceType;
 use std::{
     fs::File,

@@ -17,6 +17,9 @@ pub struct Op<'a> {
     pub id: String,
 }
 
+/// Longer than any writer of the tests holds its lock.
+pub const GRACE_MS: u64 = 10_000;
+
 /// A request that starts operations; the fields of the message can be changed before it is sent.
 pub fn request(kind: Kind, databases: &[&str]) -> v1::StartOperationRequest {
     v1::StartOperationRequest {
@@ -159,7 +162,9 @@ impl Op<'_> {
     pub fn try_complete(&self, max_freeze: Duration) -> Result<Operation, Status> {
         let max_freeze_ms = u64::try_from(max_freeze.as_millis()).unwrap_or(u64::MAX);
         let operations = selector(&[&self.id]);
-        let request = v1::CompleteOperationRequest { operations, max_freeze_ms, grace_ms: 0 };
+        // Without a limit for the freeze there is time for a writer that vacuums on a busy machine, too.
+        let grace_ms = if max_freeze.is_zero() { GRACE_MS } else { 0 };
+        let request = v1::CompleteOperationRequest { operations, max_freeze_ms, grace_ms };
         let answer = self.cluster.call(self.cluster.coordinator().complete_operation(request))?;
         answer.operations.into_iter().next().ok_or_else(|| Status::internal("no operation in the answer"))
     }

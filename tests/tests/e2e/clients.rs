@@ -1,6 +1,6 @@
 //! Clients that are not ours: grpcurl, which knows the services by reflection only, and Python's grpcio.
 
-use causeway_tests::{Cluster, Party, State, binaries::workspace, cluster::USER, content, wait};
+use causeway_tests::{Cluster, Party, State, binaries::workspace, builder::USER, content, wait};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -131,7 +131,7 @@ fn grpcurl_drives_moves_through_the_coordinator() {
     assert!(cluster.west().is_tombstone("a.db") && cluster.west().is_writable("b.db"));
 
     let refused = grpcurl.refuses(&method("CancelOperation"), &json!({ "operations": { "ids": [first] } }));
-    assert!(refused.contains("FailedPrecondition") && refused.contains("ended"), "{refused}");
+    assert!(refused.contains("FailedPrecondition") && refused.contains("ENDED"), "{refused}");
     let refused = grpcurl.refuses(&method("StartOperation"), &json!({ "no_such_field": 1 }));
     assert!(refused.contains("no_such_field"), "{refused}");
 }
@@ -170,7 +170,7 @@ fn grpcurl_moves_a_database_by_hand_against_the_agents() {
     });
     let attempt = |version: u64| json!({ "operation": operation, "version": version, "attempt": 1 });
     let early = dest.refuses("causeway.v1.DestAgent/Promote", &attempt(2));
-    assert!(early.contains("FailedPrecondition") && early.contains("not prepared"), "{early}");
+    assert!(early.contains("FailedPrecondition") && early.contains("NOT_PREPARED"), "{early}");
     let mut fence = attempt(3);
     fence["grace_ms"] = json!(300);
     let fenced = on_source("Fence", fence);

@@ -159,7 +159,7 @@ fn an_operation_that_exceeds_its_log_budget_fails() {
     let application = cluster.application("shop.db").with(|o| o.payload = 2000).start();
     let before = Before::of(&cluster);
     let op = cluster.start(causeway_tests::v1::StartOperationRequest {
-        log_budget_bytes: 4 << 20,
+        log_budget_bytes: 32 << 20,
         ..request(Kind::Move, &["shop.db"])
     });
     op.until_ready();

@@ -1,6 +1,12 @@
 //! Moves and copies under load, with nothing going wrong.
 
-use causeway_tests::{Cluster, Kind, State, application::assert_sound, content, operation::request, place::Place};
+use causeway_tests::{
+    Cluster, Kind, State,
+    application::assert_sound,
+    content,
+    operation::{GRACE_MS, request},
+    place::Place,
+};
 use ledger::{CheckOptions, FillOptions, Summary, driver::TableHash};
 use rusqlite::Connection;
 
@@ -151,7 +157,11 @@ fn databases_of_any_page_size_move_in_one_request() {
         databases: names.to_vec(),
         ..Default::default()
     };
-    let request = causeway_tests::v1::CompleteOperationRequest { operations: Some(selected), ..Default::default() };
+    let request = causeway_tests::v1::CompleteOperationRequest {
+        operations: Some(selected),
+        grace_ms: GRACE_MS,
+        ..Default::default()
+    };
     let completing = cluster.call(cluster.coordinator().complete_operation(request)).expect("complete all");
     assert_eq!(completing.operations.len(), 4);
     ops.iter().for_each(|op| drop(op.until_succeeded()));

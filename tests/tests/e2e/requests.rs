@@ -1,4 +1,4 @@
-//! What the coordinator does with requests: queue, request ids, validation, and requests that are wrong.
+//! What the coordinator does with requests: ids, validation, lists, watches, and requests that are wrong.
 
 use causeway_tests::{
     Cluster, Kind, State, content,
@@ -9,7 +9,8 @@ use service::status::reason_of;
 use std::time::Duration;
 use tonic::{Code, Status};
 
-fn reason(refused: &Status) -> (Code, String) {
+/// Code and stable reason of a refusal.
+pub fn reason(refused: &Status) -> (Code, String) {
     (refused.code(), reason_of(refused).map(|reason| reason.to_string()).unwrap_or_default())
 }
 
@@ -18,35 +19,6 @@ fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, exp
     let refused = answer.expect_err("this must be refused");
     assert_eq!(reason(&refused), (code, expected.to_owned()), "{}", service::status::describe(&refused));
     refused
-}
-
-#[test]
-fn eight_run_at_once_and_the_rest_wait_in_order() {
-    let cluster = Cluster::new();
-    let names: Vec<String> = (0..11).map(|i| format!("db-{i:02}.db")).collect();
-    for name in &names {
-        content::chinook(&cluster.west().database(name));
-    }
-    let databases: Vec<&str> = names.iter().map(String::as_str).collect();
-    let started = cluster.try_start(request(Kind::Move, &databases)).expect("start");
-    let ops: Vec<_> = started.operations.iter().map(|op| cluster.operation(op.id.as_str())).collect();
-    ops[..8].iter().for_each(|op| drop(op.until_ready()));
-    for (place, op) in ops[8..].iter().enumerate() {
-        let queued = op.now();
-        assert_eq!((queued.state(), queued.queue_place), (State::Queued, place as u32 + 1), "{queued:?}");
-        assert_eq!(queued.status, "Pending");
-    }
-    ops[3].cancel();
-    ops[3].until(State::Cancelled);
-    ops[8].until_ready();
-    assert_eq!((ops[9].now().queue_place, ops[10].now().queue_place), (1, 2));
-    // A queued one is cancelled on the spot.
-    ops[9].cancel();
-    ops[9].until(State::Cancelled);
-    assert_eq!(ops[10].now().queue_place, 1);
-    ops[0].complete();
-    ops[0].until_succeeded();
-    ops[10].until_ready();
 }
 
 #[test]
@@ -107,7 +79,8 @@ fn unknown_and_malformed_things_are_refused_by_name() {
     let unknown = start(&|r| r.databases = vec!["none.db".to_owned()]);
     let refused = assert_refused(unknown, Code::FailedPrecondition, "PREFLIGHT_FAILED");
     assert!(service::status::describe(&refused).contains("DATABASE_NOT_FOUND"), "{refused:?}");
-    let wrong: [(&str, fn(&mut StartOperationRequest)); 7] = [
+    type Spoil = fn(&mut StartOperationRequest);
+    let wrong: [(&str, Spoil); 7] = [
         ("kind", |r| r.kind = 0),
         ("kind", |r| r.kind = 77),
         ("source", |r| r.source = "No Such/Name".to_owned()),
@@ -220,26 +193,8 @@ fn a_watch_shows_every_state_and_ends_with_the_operation() {
         });
         watch.await.expect("the watch ends in time").expect("the watch ends well")
     });
-    for state in [State::Seeding, State::ReadyForCompletion, State::Succeeded] {
+    for state in [State::Seeding, State::ReadyForCompletion, State::Completing, State::Succeeded] {
         assert!(states.contains(&state), "{state:?} is missing in {states:?}");
     }
     assert_eq!(states.last(), Some(&State::Succeeded));
-}
-
-#[test]
-fn the_hook_runs_once_and_its_failure_changes_no_outcome() {
-    let hook = "echo ran $CAUSEWAY_DATABASE at $CAUSEWAY_INSTANCE; echo x >> \"$PWD/hook-$CAUSEWAY_OPERATION\"; exit 3";
-    let dir = tempfile::tempdir().expect("a directory");
-    let hook = hook.replace("$PWD", &dir.path().display().to_string());
-    let cluster = Cluster::builder().flag("dest", format!("--on-online={hook}")).start();
-    content::chinook(&cluster.west().database("a.db"));
-    let op = cluster.start_move("a.db");
-    op.until_ready();
-    op.complete();
-    let moved = op.until_succeeded();
-    let outcome = moved.on_online.expect("the hook's outcome");
-    assert_eq!((outcome.ok, outcome.exit_code), (false, 3));
-    assert!(outcome.output.contains("ran a.db at east"), "{outcome:?}");
-    let marks = std::fs::read_to_string(dir.path().join(format!("hook-{}", op.id))).expect("the hook's mark");
-    assert_eq!(marks, "x\n", "the hook runs once");
 }
