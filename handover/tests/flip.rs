@@ -36,7 +36,7 @@ enum Message {
     DestToSource(Attempt, DestAnswer),
     ToCoordinator(Event),
     /// In band, in order: kept apart from the lossy network.
-    SourceFenced(Attempt, CommandVersion),
+    SourceFenced(Attempt),
 }
 
 struct World {
@@ -211,7 +211,7 @@ impl World {
                 }
             }
             Message::ToCoordinator(event) => self.coordinator(&event),
-            Message::SourceFenced(n, _) => {
+            Message::SourceFenced(n) => {
                 // The fence takes effect some time after the command: writes until then belong to the attempt.
                 let Some(role) = self.source.clone() else { return };
                 if role.phase != (source_role::Phase::Fencing { attempt: n, saved: String::new() }) {
@@ -253,7 +253,7 @@ impl World {
         for action in step.actions {
             match action {
                 source_role::Action::Close(n) => {
-                    self.net.push(Message::SourceFenced(n, step.next.version));
+                    self.net.push(Message::SourceFenced(n));
                 }
                 source_role::Action::AnnounceFenced(n, position) => self.markers.push((n, position)),
                 source_role::Action::TakeMark(n) => self.markers.push((n, position(self.written))),
