@@ -57,6 +57,7 @@ enum Subject {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    causeway_tests::binaries::take_as_built();
     let wanted = |subject| args.only.is_empty() || args.only.contains(&subject);
     let mut rows: Vec<Row> = Vec::new();
     if cfg!(debug_assertions) {

@@ -26,6 +26,7 @@ fn a_freeze_beyond_its_limit_ends_the_attempt_and_the_source_goes_on() {
     let mut application = cluster.application("shop.db").start();
     let op = cluster.start_move("shop.db");
     op.until_ready();
+    application.until_more_commits(100);
 
     cluster.stop(DEST);
     op.complete_within(Duration::from_millis(800));
