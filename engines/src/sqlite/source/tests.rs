@@ -5,6 +5,7 @@ mod rig;
 
 mod drops;
 mod fences;
+mod measure;
 mod moves;
 mod preflights;
 mod restarts;

@@ -131,11 +131,6 @@ fn work(path: &Path, who: i64, script: &str) {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
-    if words.contains(&"mode") {
-        let mode: Result<String, _> = db.query_row("PRAGMA journal_mode=DELETE", [], |r| r.get(0));
-        say(&format!("\nmode {}", mode.unwrap_or_else(|e| e.to_string())));
-        return;
-    }
     say("\nready");
     let mut random = 88172645463325252u64.wrapping_mul(who as u64 * 2 + 1);
     for n in 1i64.. {

@@ -239,6 +239,36 @@ async fn an_agent_that_was_superseded_fences_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_superseded_while_it_waits_for_a_writer_fences_nothing() {
+    for setup in [WAL, "PRAGMA journal_mode=delete"] {
+        let rig = Rig::new(setup).await;
+        let (role, stream) = rig.begin(Kind::Move).await;
+        stream.plan(&Default::default()).await.expect("planned");
+        let db = rig.connect();
+        db.execute_batch("BEGIN IMMEDIATE; INSERT INTO ledger(who) VALUES(1)").expect("begun");
+        let (source, mut role) = (rig.source.clone(), fencing(&role, 1));
+        let waiting = tokio::spawn(async move { source.fence(&mut role, Duration::from_secs(10)).await });
+        // The role is recorded, so all that is left to it is the lock.
+        while !rig
+            .source
+            .roles()
+            .await
+            .expect("roles")
+            .iter()
+            .any(|r| matches!(&r.phase, Phase::Fencing { saved, .. } if !saved.is_empty()))
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let newer = Arc::new(Store::new(rig.dir.path(), Half::Source, Duration::from_millis(200), Arc::new(RealHost)));
+        newer.take_over().await.expect("taken over");
+        db.execute_batch("COMMIT").expect("committed");
+        let refused = waiting.await.expect("joined");
+        assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
+        insert(&rig.connect()).expect("open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_fence_is_left_alone() {
     let rig = Rig::new(WAL).await;
     let (role, stream) = rig.begin(Kind::Move).await;
