@@ -146,9 +146,18 @@ impl Op<'_> {
         self.until(State::Succeeded)
     }
 
-    /// Completes it with a generous limit for the freeze.
+    /// Completes it with a generous limit for the freeze. Lag that passes, as after a destination that was away, is waited out
+    /// as a user would.
     #[track_caller]
     pub fn complete(&self) -> Operation {
+        for _ in 0..3 {
+            match self.try_complete(Duration::ZERO) {
+                Err(status) if service::status::reason_of(&status).as_deref() == Some("NOT_READY") => {
+                    self.until_ready()
+                }
+                answered => return answered.unwrap_or_else(|status| panic!("complete: {}", describe(&status))),
+            };
+        }
         self.complete_within(Duration::ZERO)
     }
 
