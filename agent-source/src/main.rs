@@ -2,10 +2,15 @@
 
 use agent_source::config::Args;
 use causeway_agent_source as agent_source;
-use service::{Env, Shutdown, config, serve};
+use service::{Env, Shutdown, config, memory, serve};
+
+fn main() {
+    memory::bound();
+    start();
+}
 
 #[tokio::main]
-async fn main() {
+async fn start() {
     let loaded = config::parse::<Args>(&[]).unwrap_or_else(|error| match error {
         config::Error::Usage(usage) => usage.exit(),
         other => fail(&other, 2),
