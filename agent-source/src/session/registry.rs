@@ -38,7 +38,7 @@ impl Registry {
             tracing::info!(operation = %role.operation, phase = role.phase.as_str(), "take up an operation");
             let session = Session::new(self.shared.clone(), role);
             self.insert(session.clone());
-            session.resume();
+            session.start();
         }
         Ok(())
     }
@@ -81,7 +81,7 @@ impl Registry {
         tracing::info!(operation = %role.operation, database = %role.database, kind = %role.kind, "operation begun");
         let session = Session::new(self.shared.clone(), role);
         self.insert(session.clone());
-        session.resume();
+        session.start();
         Ok(())
     }
 

@@ -32,11 +32,6 @@ enum End {
 }
 
 impl Session {
-    /// Takes the operation up after a begin or a restart of the agent.
-    pub(super) fn resume(self: &Arc<Self>) {
-        self.start();
-    }
-
     /// Replicates until the session is stopped.
     pub(super) async fn replicate(self: Arc<Self>) {
         self.settle_doubt_of_restart().await;

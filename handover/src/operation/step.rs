@@ -305,11 +305,7 @@ fn forget_source(operation: &Operation, now_ms: i64) -> Result<Operation, Illega
                 }
                 Step::Flipped { finished: false, .. } => Step::Flipped { released: true, finished: false },
                 Step::Unfencing { reason, .. } => {
-                    let reason = reason.clone();
-                    let mut next = cancelling(&next, Outcome::Failed, reason);
-                    next.state =
-                        State::Cancelling(Cancelling { outcome: Outcome::Failed, step: CancelStep::Discarding });
-                    return Ok(next);
+                    return Ok(cancelling(&next, Outcome::Failed, reason.clone()));
                 }
                 Step::Cutover | Step::Aborting { .. } => return Err(unexpected_word(operation, "forget source")),
             };
@@ -327,14 +323,12 @@ fn forget_dest(operation: &Operation, now_ms: i64) -> Result<Operation, Illegal>
     match &operation.state {
         State::Completing(completing) => match &completing.step {
             Step::Aborting { reason, then } => {
-                let step = Step::Unfencing { reason: reason.clone(), then: then.clone() };
                 // A destination that is gone cannot become ready again.
-                let step = match step {
-                    Step::Unfencing { reason, then: Then::Again | Then::Ready } => {
-                        Step::Unfencing { reason, then: Then::Cancel(Outcome::Failed) }
-                    }
-                    other => other,
+                let then = match then {
+                    Then::Again | Then::Ready => Then::Cancel(Outcome::Failed),
+                    Then::Cancel(outcome) => Then::Cancel(*outcome),
                 };
+                let step = Step::Unfencing { reason: reason.clone(), then };
                 Ok(with(&next, State::Completing(Completing { step, ..completing.clone() })))
             }
             Step::Flipped { released, .. } => {
