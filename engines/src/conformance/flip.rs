@@ -52,11 +52,7 @@ pub async fn a_fence_outlives_the_agent(rig: &mut Rig) {
     let mut pipe = rig.connect().await;
     pipe.seed().await;
     pipe.catch_up().await;
-    let end = rig.fence(2).await;
-    pipe.catch_up_to(&end).await;
-    let expected = rig.harness.rows().await;
-    rig.promote(&pipe, 2, &end).await;
-    assert_eq!(rig.harness.rows_at_dest().await, expected);
+    rig.flip_and_compare(&pipe, 2).await;
 }
 
 /// A copy is the source as of its mark, and the source never stops serving.

@@ -216,6 +216,15 @@ impl Rig {
         self.dest_role = Some(step.next);
     }
 
+    /// A whole flip of a move, after which clients read at the destination what they read at the fenced source.
+    pub async fn flip_and_compare(&mut self, pipe: &Pipe, attempt: u32) {
+        let end = self.fence(attempt).await;
+        pipe.catch_up_to(&end).await;
+        let expected = self.harness.rows().await;
+        self.promote(pipe, attempt, &end).await;
+        assert_eq!(self.harness.rows_at_dest().await, expected);
+    }
+
     /// Releases the source and removes both records.
     pub async fn finish(&mut self, attempt: u32) {
         let version = self.version();

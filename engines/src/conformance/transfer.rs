@@ -14,11 +14,7 @@ pub async fn seeds_while_clients_write(rig: &mut Rig) {
     assert!(rig.harness.write("after", Some("2")).await);
     assert!(rig.harness.write("k8", Some("new")).await);
     pipe.catch_up().await;
-    let end = rig.fence(1).await;
-    pipe.catch_up_to(&end).await;
-    let expected = rig.harness.rows().await;
-    rig.promote(&pipe, 1, &end).await;
-    assert_eq!(rig.harness.rows_at_dest().await, expected);
+    rig.flip_and_compare(&pipe, 1).await;
 }
 
 /// Every call made twice has the effect of one.
@@ -40,11 +36,7 @@ pub async fn repeats_change_nothing(rig: &mut Rig) {
     pipe.replica.log(batch.clone()).await.expect("take log");
     pipe.replica.log(batch).await.expect("take it again");
     pipe.catch_up().await;
-    let end = rig.fence(1).await;
-    pipe.catch_up_to(&end).await;
-    let expected = rig.harness.rows().await;
-    rig.promote(&pipe, 1, &end).await;
-    assert_eq!(rig.harness.rows_at_dest().await, expected);
+    rig.flip_and_compare(&pipe, 1).await;
 }
 
 /// A source agent that is killed goes on, or has the seed verified; either way nothing is lost.
@@ -66,11 +58,7 @@ pub async fn resumes_after_a_crash_of_the_source(rig: &mut Rig) {
     let mut pipe = rig.connect().await;
     pipe.seed().await;
     pipe.catch_up().await;
-    let end = rig.fence(1).await;
-    pipe.catch_up_to(&end).await;
-    let expected = rig.harness.rows().await;
-    rig.promote(&pipe, 1, &end).await;
-    assert_eq!(rig.harness.rows_at_dest().await, expected);
+    rig.flip_and_compare(&pipe, 1).await;
 }
 
 /// A destination agent that is killed has what was durable, and the rest is sent again.
@@ -99,11 +87,7 @@ pub async fn resumes_after_a_crash_of_the_destination(rig: &mut Rig) {
     assert_eq!(pipe.plan.log_resume, durable, "the log goes on from what was durable");
     pipe.seed().await;
     pipe.catch_up().await;
-    let end = rig.fence(1).await;
-    pipe.catch_up_to(&end).await;
-    let expected = rig.harness.rows().await;
-    rig.promote(&pipe, 1, &end).await;
-    assert_eq!(rig.harness.rows_at_dest().await, expected);
+    rig.flip_and_compare(&pipe, 1).await;
 }
 
 /// When the log cannot be continued, the seed is verified by digests, and only differences travel.
@@ -126,11 +110,7 @@ pub async fn verifies_after_the_log_was_lost(rig: &mut Rig) {
     pipe.seed().await;
     assert!(pipe.sent < first, "{} bytes were sent again of {first}", pipe.sent);
     pipe.catch_up().await;
-    let end = rig.fence(1).await;
-    pipe.catch_up_to(&end).await;
-    let expected = rig.harness.rows().await;
-    rig.promote(&pipe, 1, &end).await;
-    assert_eq!(rig.harness.rows_at_dest().await, expected);
+    rig.flip_and_compare(&pipe, 1).await;
 }
 
 /// A destination never takes what leaves a hole.
