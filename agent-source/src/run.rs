@@ -9,7 +9,7 @@ use service::{
     env::Listener,
     serve::{self, ServeOptions},
 };
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 use tonic::service::Routes;
 
 /// Exit code of an agent that was taken over, so that a supervisor does not start it again at once.
@@ -57,7 +57,8 @@ pub async fn run(
             .await?;
     let address = listener.local_addr().map_err(|source| serve::Error::Serve(source.to_string()))?;
     tracing::info!(%address, epoch = epoch.0, "ready for commands");
-    println!("listening on {address}");
+    // Nobody may be reading it; that is no reason to end.
+    let _ = writeln!(std::io::stdout(), "listening on {address}");
 
     let options = ServeOptions::default();
     let serving = serve::serve(&env, listener, tls, routes, &options, shutdown.clone());
