@@ -9,6 +9,7 @@ pub mod host;
 pub mod source;
 
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 pub mod conformance;

@@ -1,0 +1,19 @@
+//! The PostgreSQL engine: an instance is a server (a cluster, in its own words), a database is one of its databases.
+//!
+//! What an agent has to remember lives in the schema `causeway` of the maintenance database; helpers that a database needs
+//! while an operation runs live in a schema `causeway` of its own.
+
+#![allow(dead_code, reason = "the two halves that use these parts are being built on them")]
+
+mod config;
+mod payload;
+mod position;
+mod sql;
+
+pub use config::{OnDdl, PostgresConfig, Setup};
+
+/// The engine's name at both ends.
+pub const NAME: &str = "postgres";
+
+/// The schema of ours, in the maintenance database and, while an operation runs, in the user's.
+pub(crate) const SCHEMA: &str = "causeway";

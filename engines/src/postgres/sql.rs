@@ -1,0 +1,132 @@
+//! Sessions for SQL that is not on the hot path, and the words for their errors.
+
+use super::config::{PostgresConfig, chain};
+use crate::{Error, Result};
+use std::{ops::Deref, time::Duration};
+use tokio_postgres::{Client, NoTls, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// A server that does not answer within this is away.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A session with a database. Dropping it ends it.
+pub(crate) struct Sql {
+    client: Client,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Sql {
+    /// Connects to a database. `purpose` becomes part of `application_name`, which starts with `causeway`.
+    pub(crate) async fn connect(config: &PostgresConfig, database: &str, purpose: &str) -> Result<Self> {
+        let mut server = config.server().clone();
+        server.dbname(database).application_name(application_name(purpose)).connect_timeout(CONNECT_TIME_MAX);
+        let what = || format!("connect to database {database:?}");
+        // A notice is for the server's log; what matters comes as an error.
+        let (client, connection) = match config.tls() {
+            Some(tls) => {
+                let tls = MakeRustlsConnect::new((**tls).clone());
+                let (client, connection) = server.connect(tls).await.map_err(|error| failed(what(), &error))?;
+                (client, tokio::spawn(async move { drop(connection.await) }))
+            }
+            None => {
+                let (client, connection) = server.connect(NoTls).await.map_err(|error| failed(what(), &error))?;
+                (client, tokio::spawn(async move { drop(connection.await) }))
+            }
+        };
+        let sql = Self { client, connection };
+        // Our statements are long and few; a server-wide limit is for applications. `causeway.agent` lets our own DDL pass
+        // the event triggers of an operation.
+        sql.run(
+            "prepare a session",
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+             SET search_path = pg_catalog; SET causeway.agent = 'on'; SET DateStyle = ISO; SET extra_float_digits = 3; \
+             SET synchronous_commit = on",
+        )
+        .await?;
+        Ok(sql)
+    }
+
+    /// Runs statements without parameters; several, separated by semicolons, are one transaction unless they say otherwise.
+    pub(crate) async fn run(&self, what: &str, statements: &str) -> Result<()> {
+        self.client.batch_execute(statements).await.map_err(|error| failed(what, &error))
+    }
+}
+
+impl Deref for Sql {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl std::ops::DerefMut for Sql {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl Drop for Sql {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// The name under which a session of ours shows in `pg_stat_activity`.
+pub(crate) fn application_name(purpose: &str) -> String {
+    format!("{APPLICATION} {purpose}")
+}
+
+/// How the names of all our sessions begin.
+pub(crate) const APPLICATION: &str = "causeway";
+
+/// What the driver's error means to the caller. Its detail and hint may hold row values and stay out.
+pub(crate) fn failed(what: impl Into<String>, error: &tokio_postgres::Error) -> Error {
+    let what = what.into();
+    match error.as_db_error() {
+        Some(db) if *db.code() == SqlState::DISK_FULL => Error::DiskFull(format!("{what}: {}", db.message())),
+        Some(db) => Error::Database {
+            what,
+            message: format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+            transient: transient(db.code().code()),
+        },
+        None => Error::Database { what, message: chain(error), transient: true },
+    }
+}
+
+/// Whether the same statement may succeed later: the server is away or busy, or somebody was in the way.
+pub(crate) fn transient(state: &str) -> bool {
+    // Connections, resources, operators ("57P01 terminating"), locks ("55P03"), serialisation and deadlocks, IO.
+    matches!(state.get(..2), Some("08" | "53" | "57" | "40" | "58")) || state == "55P03" || state == "55006"
+}
+
+/// Quotes an identifier.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes a schema-qualified name.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", ident(schema), ident(name))
+}
+
+/// Quotes a literal. A backslash needs the escape form, whatever `standard_conforming_strings` says.
+pub(crate) fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    match text.contains('\\') {
+        true => format!(" E'{}'", quoted.replace('\\', "\\\\")),
+        false => format!("'{quoted}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_literals_are_quoted() {
+        assert_eq!(ident("a\"b"), "\"a\"\"b\"");
+        assert_eq!(qualified("s", "t"), "\"s\".\"t\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\'b"), " E'a\\\\''b'");
+    }
+}
