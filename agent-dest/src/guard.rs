@@ -151,6 +151,9 @@ impl DestReplica for GuardedReplica {
     async fn settle(&self) -> Result<()> {
         self.lost.pass(self.inner.settle().await).await
     }
+    async fn interrupt(&self) {
+        self.inner.interrupt().await;
+    }
     async fn close(&self) {
         self.inner.close().await;
     }

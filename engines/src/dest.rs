@@ -116,6 +116,10 @@ pub trait DestReplica: Send + Sync {
     /// Called shortly before a fence: syncs what a marker would have to sync.
     async fn settle(&self) -> Result<()>;
 
+    /// The replica is about to be discarded or closed: a call under way that may take long (a seed being loaded, indexes
+    /// being built) has to fail soon with a retryable error. Engines whose calls are all short do nothing.
+    async fn interrupt(&self) {}
+
     /// Lets go of files and connections; what is not durable may be lost. Called when the agent ends.
     async fn close(&self);
 }

@@ -88,6 +88,7 @@ impl Session {
 /// Removes what is left of an operation whose `Discarding` is recorded, and records that.
 pub(super) async fn remove_all(session: &Session, role: &DestRole) -> Result<()> {
     // A stream that comes later finds the phase and touches nothing.
+    session.interrupt_replica().await;
     session.lanes.end_all(Stop::Decided, false).await;
     session.close_replica().await;
     session.engine.discard(role).await?;

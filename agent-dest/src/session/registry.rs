@@ -93,6 +93,7 @@ impl Registry {
     /// Ends all lanes and lets go of all replicas.
     pub(crate) async fn close(&self) {
         for session in self.all() {
+            session.interrupt_replica().await;
             session.lanes.end_all(Stop::Decided, true).await;
             session.close_replica().await;
         }

@@ -84,6 +84,14 @@ impl Session {
         Ok(replica)
     }
 
+    /// Ends what takes long at the replica, so that its lanes can end soon.
+    pub(super) async fn interrupt_replica(&self) {
+        let open = self.slot.open.lock().await.as_ref().map(|open| open.replica.engine.clone());
+        if let Some(engine) = open {
+            engine.interrupt().await;
+        }
+    }
+
     /// Closes the replica, if it is open. Its lanes have ended before.
     pub(super) async fn close_replica(&self) {
         let mut slot = self.slot.open.lock().await;

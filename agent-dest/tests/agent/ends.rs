@@ -4,7 +4,7 @@ use crate::{
     client::*,
     fake::{Fault, World},
 };
-use proto::v1::{AbortRequest, Decision, FinishRequest};
+use proto::v1::{AbortRequest, Decision, FinishRequest, SeedEnd, source_frame::Frame};
 use tonic::Code;
 
 #[tokio::test]
@@ -36,6 +36,21 @@ async fn discard_ends_the_lanes_first_and_removes_everything_but_the_record() {
     is(&agent.promote(1, 60_000).await.expect_err("closed"), Code::Aborted, "STALE_ATTEMPT");
     is(&agent.prepare(9).await.expect_err("over"), Code::FailedPrecondition, "WRONG_PHASE");
     is(&agent.finish().await.expect_err("over"), Code::FailedPrecondition, "WRONG_PHASE");
+}
+
+#[tokio::test]
+async fn discard_interrupts_a_load_that_takes_long() {
+    let world = World::default();
+    let mut agent = Agent::prepared_operation(&world).await;
+    let mut source = agent.source(hello()).await;
+    source.plan(1, 0).await;
+    let _never_opened = world.gate("seed_done");
+    source.send(Frame::SeedEnd(SeedEnd { generation: 1 })).await;
+    while world.waiting("seed_done") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(agent.discard(5).await.expect("discarded"), Decision::Aborted);
+    assert_eq!(world.phase(OP), "discarded");
 }
 
 #[tokio::test]

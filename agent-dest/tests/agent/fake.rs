@@ -212,6 +212,7 @@ impl DestEngine for Fake {
             world: self.world.clone(),
             epoch: self.epoch.load(Ordering::SeqCst),
             operation: role.operation.clone(),
+            interrupted: watch::Sender::new(false),
             held: Mutex::new(held),
         }))
     }
@@ -247,6 +248,7 @@ struct Replica {
     epoch: u64,
     operation: OperationId,
     held: Mutex<Durable>,
+    interrupted: watch::Sender<bool>,
 }
 
 impl Replica {
@@ -309,7 +311,11 @@ impl DestReplica for Replica {
     }
 
     async fn seed_done(&self) -> Result<()> {
-        let fault = self.pass("seed_done").await?;
+        let mut interrupted = self.interrupted.subscribe();
+        let fault = tokio::select! {
+            passed = self.pass("seed_done") => passed?,
+            _ = interrupted.wait_for(|is| *is) => return Err(Error::Busy("the load was interrupted".to_owned())),
+        };
         if self.held().held.parts.iter().any(|part| !part.done) {
             return Err(Error::Gap { expected: "every part".to_owned(), got: "fewer".to_owned() });
         }
@@ -345,6 +351,10 @@ impl DestReplica for Replica {
 
     async fn settle(&self) -> Result<()> {
         self.pass("settle").await.map(|_| ())
+    }
+
+    async fn interrupt(&self) {
+        self.interrupted.send_replace(true);
     }
 
     async fn close(&self) {
