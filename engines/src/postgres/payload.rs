@@ -59,6 +59,9 @@ pub(crate) struct PlanHeader {
     /// One for each part of the plan, in its order; the first is the schema.
     pub(crate) parts: Vec<PartKind>,
     pub(crate) database: DatabaseProperties,
+    /// As in [`Requirements`]: those that the destination lacks are created, where its agent may.
+    #[serde(default)]
+    pub(crate) roles: Vec<Role>,
 }
 
 /// What a part holds, and so what its chunks are.
@@ -106,10 +109,16 @@ pub(crate) struct DatabaseProperties {
 pub(crate) struct Schema {
     /// What every session that restores has to run first.
     pub(crate) preamble: String,
+    /// Statements that drop what every new database has and this one has not, such as the schema `public`.
+    #[serde(default)]
+    pub(crate) dropped: Vec<String>,
     /// Before the data, in order.
     pub(crate) pre: Vec<Entry>,
     /// After the data, in order.
     pub(crate) post: Vec<Entry>,
+    /// Schema and name of each materialized view that is populated; the dump leaves all of them empty.
+    #[serde(default)]
+    pub(crate) populated: Vec<(String, String)>,
 }
 
 /// One entry of a dump.
@@ -144,6 +153,7 @@ pub(crate) enum Extra {
     /// Rows of an unlogged table follow, as in [`PartKind::Rows`]; before the `first` the table is emptied.
     Unlogged { table: Table, first: bool },
     /// The catalog of the source in a form that compares across versions, one line an object; the destination compares.
+    /// The last extra of a marker: what is restored last is restored when it comes.
     Catalog(Vec<String>),
     /// Nothing: the last one of a marker, if there was no other.
     Nothing,
