@@ -9,6 +9,9 @@ mod config;
 mod payload;
 mod position;
 mod sql;
+mod store;
+#[cfg(test)]
+mod testing;
 
 pub use config::{OnDdl, PostgresConfig, Setup};
 
