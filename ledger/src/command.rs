@@ -16,7 +16,7 @@ use signal_hook::{
 };
 
 use crate::{
-    CheckOptions, FillOptions, Process, Program, Summary, WriteOptions, check, fill,
+    CheckOptions, FillOptions, Process, Program, Summary, WriteOptions, check, fill, postgres,
     write::{self, write},
 };
 
@@ -50,7 +50,10 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             eprintln!("{summary}");
         }
         Command::Fill(options) => {
-            let filled = fill(&options)?;
+            let filled = match postgres::is_place(&options.db) {
+                true => postgres::fill(&options.db.to_string_lossy(), options.mb)?,
+                false => fill(&options)?,
+            };
             println!("{}", serde_json::to_string(&filled).context("print the result")?);
         }
         Command::Check(CheckArgs { options, json }) => {

@@ -70,14 +70,18 @@ pub struct Work {
     pub big: bool,
     /// Do all of it, spill as well, and roll back.
     pub rollback: bool,
+    /// Do part of it in a savepoint that is kept, and something else in one that is taken back.
+    pub savepoints: bool,
+    /// How long to wait after the first row was written.
+    pub linger: Duration,
 }
 
 /// What applications do besides transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chore {
-    /// Empty the log (SQLite: `wal_checkpoint(TRUNCATE)`).
+    /// SQLite: empty the log (`wal_checkpoint(TRUNCATE)`). PostgreSQL, which does that by itself: `TRUNCATE` a table.
     Truncate,
-    /// Rewrite the database without its free space.
+    /// SQLite: rewrite the database without its free space. PostgreSQL: `VACUUM ANALYZE`.
     Vacuum,
 }
 

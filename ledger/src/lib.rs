@@ -2,13 +2,14 @@
 //! against that ledger: none lost, none invented, none reordered, none half-applied.
 //!
 //! Nothing here knows of Causeway: the writer is what a user's application is, a process with a plain connection.
-//! Everything about one database engine is behind [`driver`]; [`sqlite`] is the first.
+//! Everything about one database engine is behind [`driver`]; [`sqlite`] and [`postgres`] are there.
 
 pub mod check;
 pub mod command;
 pub mod driver;
 pub mod history;
 pub mod options;
+pub mod postgres;
 pub mod process;
 pub mod sqlite;
 pub mod summary;

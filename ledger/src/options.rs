@@ -4,19 +4,19 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::sqlite::Places;
+use crate::{driver::Driver, postgres, sqlite};
 
 /// How the application behaves. The field docs are the help text of the command.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct WriteOptions {
-    /// The database file
-    #[arg(long)]
+    /// The database: a SQLite file, or a PostgreSQL connection string ("postgres://..." or "host=...")
+    #[arg(long, visible_alias = "postgres", value_name = "FILE|DSN")]
     pub db: PathBuf,
     /// The history to append to
     #[arg(long)]
     pub history: PathBuf,
-    /// Where the database may have moved to when it turns read-only; may be given several times
-    #[arg(long)]
+    /// Where the database may have moved to when it accepts no writes any more; may be given several times
+    #[arg(long, value_name = "FILE|DSN")]
     pub follow: Vec<PathBuf>,
     /// How many writers
     #[arg(long, default_value_t = 1)]
@@ -51,22 +51,23 @@ pub struct WriteOptions {
     /// Also insert scratch rows of up to so many bytes, and delete them now and then; 0: none
     #[arg(long, default_value_t = 0)]
     pub churn: u32,
-    /// PRAGMA synchronous of every connection
+    /// SQLite: PRAGMA synchronous of every connection
     #[arg(long, default_value = "NORMAL")]
     pub synchronous: String,
-    /// Journal mode set at the start; empty: leave it as it is
+    /// SQLite: journal mode set at the start; empty: leave it as it is
     #[arg(long, default_value = "WAL")]
     pub journal_mode: String,
-    /// Page size, if the database is new; 0: SQLite's own
+    /// SQLite: page size, if the database is new; 0: SQLite's own
     #[arg(long, default_value_t = 0)]
     pub page_size: u32,
     /// NONE, FULL or INCREMENTAL, if the database is new; empty: SQLite's own
     #[arg(long, default_value = "")]
     pub auto_vacuum: String,
-    /// A further NAME=VALUE set on every connection, for instance locking_mode=EXCLUSIVE; may be given several times
+    /// A further NAME=VALUE set on every connection: a PRAGMA of SQLite, for instance locking_mode=EXCLUSIVE, or a parameter of
+    /// PostgreSQL; may be given several times
     #[arg(long)]
     pub pragma: Vec<String>,
-    /// Checkpoint with TRUNCATE after every so many transactions of a writer; 0: never
+    /// Checkpoint with TRUNCATE (PostgreSQL: TRUNCATE a table) after every so many transactions of a writer; 0: never
     #[arg(long, default_value_t = 0)]
     pub truncate_every: u64,
     /// Close and open the connection after every so many
@@ -81,6 +82,15 @@ pub struct WriteOptions {
     /// Roll every so manyth transaction back after it spilled
     #[arg(long, default_value_t = 0)]
     pub rollback_every: u64,
+    /// Do part of every so manyth transaction in savepoints, one kept and one taken back
+    #[arg(long, default_value_t = 0)]
+    pub savepoint_every: u64,
+    /// Let every so manyth transaction wait after its first row, so that others overtake it
+    #[arg(long, default_value_t = 0)]
+    pub linger_every: u64,
+    /// How long it waits then, in milliseconds
+    #[arg(long, default_value_t = 30)]
+    pub linger_ms: u64,
     /// How long a statement waits for a lock, in milliseconds
     #[arg(long, default_value_t = 5000)]
     pub timeout_ms: u64,
@@ -132,6 +142,9 @@ impl WriteOptions {
             vacuum_every: 0,
             big_every: 0,
             rollback_every: 0,
+            savepoint_every: 0,
+            linger_every: 0,
+            linger_ms: 30,
             timeout_ms: 5000,
             keep_trying: false,
             exit_when_fenced: false,
@@ -169,6 +182,9 @@ impl WriteOptions {
             ("vacuum-every", self.vacuum_every),
             ("big-every", self.big_every),
             ("rollback-every", self.rollback_every),
+            ("savepoint-every", self.savepoint_every),
+            ("linger-every", self.linger_every),
+            ("linger-ms", self.linger_ms),
             ("timeout-ms", self.timeout_ms),
             ("stall-ms", self.stall_ms),
             ("seed", self.seed),
@@ -194,8 +210,16 @@ impl WriteOptions {
         args
     }
 
-    /// Where the application looks for its SQLite database.
-    pub(crate) fn places(&self) -> Places {
+    /// Where the application looks for its database.
+    pub(crate) fn places(&self) -> Box<dyn Driver> {
+        if postgres::is_place(&self.db) {
+            let dsns = std::iter::once(&self.db).chain(&self.follow).map(|dsn| dsn.to_string_lossy().into_owned());
+            return Box::new(postgres::Places {
+                dsns: dsns.collect(),
+                lock_timeout: Duration::from_millis(self.timeout_ms),
+                settings: self.own_settings(),
+            });
+        }
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut creation_pragmas = Vec::new();
         if self.page_size > 0 {
@@ -208,9 +232,15 @@ impl WriteOptions {
             creation_pragmas.push(pair("journal_mode", &self.journal_mode));
         }
         let mut pragmas = vec![pair("synchronous", &self.synchronous)];
-        pragmas.extend(self.pragma.iter().filter_map(|p| p.split_once('=')).map(|(name, value)| pair(name, value)));
+        pragmas.extend(self.own_settings());
         let paths = std::iter::once(&self.db).chain(&self.follow).cloned().collect();
-        Places { paths, busy_timeout: Duration::from_millis(self.timeout_ms), pragmas, creation_pragmas }
+        let busy_timeout = Duration::from_millis(self.timeout_ms);
+        Box::new(sqlite::Places { paths, busy_timeout, pragmas, creation_pragmas })
+    }
+
+    fn own_settings(&self) -> Vec<(String, String)> {
+        let pairs = self.pragma.iter().filter_map(|p| p.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
 
@@ -260,6 +290,9 @@ mod tests {
             vacuum_every: 13,
             big_every: 14,
             rollback_every: 15,
+            savepoint_every: 20,
+            linger_every: 21,
+            linger_ms: 22,
             timeout_ms: 16,
             keep_trying: true,
             exit_when_fenced: true,

@@ -79,7 +79,7 @@ pub(crate) fn set_up(options: &WriteOptions) -> Result<(), Error> {
 /// set: then each finishes its transaction.
 pub fn write(options: &WriteOptions, stop: &AtomicBool) -> Result<Summary, Error> {
     set_up(options)?;
-    write_with(&options.places(), options, stop)
+    write_with(&*options.places(), options, stop)
 }
 
 /// The same over any engine, whose tables exist; of the options only those count that are no engine's.

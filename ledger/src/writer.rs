@@ -110,12 +110,15 @@ impl<'a> Writer<'a> {
         let (id, seq, history) = (self.id, transaction.seq, self.run.history);
         let chain = self.chain.after(&transaction);
         let (big, rollback) = (every(options.big_every), every(options.rollback_every));
+        let savepoints = every(options.savepoint_every);
+        let linger =
+            if every(options.linger_every) { Duration::from_millis(options.linger_ms) } else { Duration::ZERO };
         let sweep = (options.churn > 0 && every(10)).then_some((self.tried / 10 % 3) as u8);
         let churn_bytes = match options.churn {
             0 => 0,
             most => 1 + self.random.below(most.into()) as u32,
         };
-        let work = Work { transaction, chain, churn_bytes, sweep, big, rollback };
+        let work = Work { transaction, chain, churn_bytes, sweep, big, rollback, savepoints, linger };
         let started = Instant::now();
         // `recover` leaves no writer without a session unless it ends it.
         let Some(session) = &mut self.session else { return Ok(()) };

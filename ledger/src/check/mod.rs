@@ -10,7 +10,10 @@ mod contents;
 mod expected;
 mod report;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -18,6 +21,7 @@ pub use self::report::Report;
 use crate::{
     driver::{self, View},
     history::{History, now_us},
+    postgres::{self, PostgresView},
     sqlite::{SqliteView, pages},
 };
 
@@ -34,10 +38,10 @@ pub enum Error {
         cause: io::Error,
     },
     /// A database could not be opened.
-    #[error("open {path} for reading")]
+    #[error("open {place} for reading")]
     Open {
-        /// Which.
-        path: PathBuf,
+        /// Which, without a password.
+        place: String,
         /// Why.
         #[source]
         cause: driver::Error,
@@ -47,16 +51,16 @@ pub enum Error {
 /// What to compare with what. The field docs are the help text of the command.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CheckOptions {
-    /// The database to check; opened read-only, and nothing is created beside it
-    #[arg(long)]
+    /// The database to check, a SQLite file or a PostgreSQL connection string; only read, and nothing is created beside it
+    #[arg(long, visible_alias = "postgres", value_name = "FILE|DSN")]
     pub db: PathBuf,
     /// The histories of its writers; a later one continues an earlier one
     #[arg(long, required = true, num_args = 1..)]
     pub history: Vec<PathBuf>,
     /// Another database with which every table must agree
-    #[arg(long)]
+    #[arg(long, value_name = "FILE|DSN")]
     pub same_as: Option<PathBuf>,
-    /// Another database with which every page must agree
+    /// Another SQLite database with which every page must agree
     #[arg(long)]
     pub pages: Option<PathBuf>,
     /// The database is a copy that ended at some moment: the newest transactions may be missing, all after one moment
@@ -122,19 +126,33 @@ impl CheckOptions {
     }
 }
 
-/// Checks a SQLite database. Writers may be at work: what is acknowledged after the check began is left out.
+/// Checks a database. Writers may be at work: what is acknowledged after the check began is left out.
 pub fn check(options: &CheckOptions) -> Result<Report, Error> {
-    let open = |path: &PathBuf| SqliteView::open(path).map_err(|cause| Error::Open { path: path.clone(), cause });
     let due_us = now_us();
     let view = open(&options.db)?;
-    let other = options.same_as.as_ref().map(open).transpose()?;
-    let mut report = check_view(&view, other.as_ref().map(|v| v as &dyn View), options, due_us)?;
+    let other = options.same_as.as_deref().map(open).transpose()?;
+    let mut report = check_view(&*view, other.as_deref(), options, due_us)?;
     if let Some(other) = &options.pages {
-        let found = pages::compare(&options.db, other).map_err(|cause| Error::Open { path: other.clone(), cause })?;
+        let found = pages::compare(&options.db, other).map_err(unopened(other))?;
         report.pages_compared = Some(found.pages);
         found.differences.into_iter().for_each(|difference| report.add("differs", difference));
     }
     Ok(report)
+}
+
+/// Opens a view of a database of either kind.
+pub fn open(place: &Path) -> Result<Box<dyn View>, Error> {
+    let opened = match postgres::is_place(place) {
+        true => PostgresView::open(&place.to_string_lossy()).map(|view| Box::new(view) as Box<dyn View>),
+        false => SqliteView::open(place).map(|view| Box::new(view) as Box<dyn View>),
+    };
+    opened.map_err(unopened(place))
+}
+
+fn unopened(place: &Path) -> impl Fn(driver::Error) -> Error {
+    let text = place.to_string_lossy();
+    let place = if postgres::is_place(place) { postgres::name(&text) } else { text.into_owned() };
+    move |cause| Error::Open { place: place.clone(), cause }
 }
 
 /// Checks a view of any engine's database, taken at `due_us` or later; of the options the paths of databases are left

@@ -12,8 +12,9 @@ use crate::{driver::Error, random::Random};
 /// What to make.
 #[derive(Debug, Clone, Args)]
 pub struct FillOptions {
-    /// The database file to make; must not exist
-    #[arg(long)]
+    /// The SQLite file to make, which must not exist, or the connection string of an empty PostgreSQL database, for which only
+    /// the size counts
+    #[arg(long, visible_alias = "postgres", value_name = "FILE|DSN")]
     pub db: PathBuf,
     /// Its size in units of 1000000 bytes
     #[arg(long)]

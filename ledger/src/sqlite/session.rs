@@ -36,11 +36,22 @@ impl SqliteSession {
         let (writer, seq) = (i64::from(t.writer), t.seq as i64);
         let run = |sql, params: &[&dyn rusqlite::ToSql]| self.conn.prepare_cached(sql)?.execute(params);
         run(LEDGER, params![writer, seq, t.src, t.dst, t.amount, t.note])?;
+        if !work.linger.is_zero() {
+            thread::sleep(work.linger);
+        }
+        if work.savepoints {
+            self.conn.execute_batch("SAVEPOINT taken_back")?;
+            run("UPDATE ledger SET amount = 0 WHERE writer = ? AND seq = ?", params![writer, seq])?;
+            self.conn.execute_batch("ROLLBACK TO taken_back; RELEASE taken_back; SAVEPOINT kept")?;
+        }
         run(MOVE_MONEY, params![-t.amount, t.src])?;
         run(MOVE_MONEY, params![t.amount, t.dst])?;
         let position = self.conn.prepare_cached(LIST_END)?.query_row([t.list], |r| r.get(0))?;
         run(LIST_APPEND, params![t.list, position, writer, seq])?;
         run(CHAIN, params![writer, seq, work.chain.digest])?;
+        if work.savepoints {
+            self.conn.execute_batch("RELEASE kept")?;
+        }
         if work.churn_bytes > 0 {
             run("INSERT INTO scratch(body) VALUES(zeroblob(?))", params![work.churn_bytes])?;
         }

@@ -22,10 +22,15 @@ const TABLE: [(&str, &[&str]); 9] = [
 ];
 
 /// The dependencies that only some crates may name.
-const THEIRS: [(&str, &[&str]); 6] = [
+const THEIRS: [(&str, &[&str]); 10] = [
     ("tonic", &["proto", "service", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
     ("prost", &["proto"]),
     ("rusqlite", &["engines", "ledger", "tests"]),
+    ("postgres", &["ledger"]),
+    ("tokio-postgres", &["engines"]),
+    ("postgres-protocol", &["engines"]),
+    // The same stack as service's, under connections to databases, which are no business of service's.
+    ("tokio-rustls", &["service", "engines"]),
     ("redb", &["coordinator"]),
     ("rustls", &["service"]),
     ("rcgen", &["service"]),

@@ -1,0 +1,60 @@
+//! Where PostgreSQL's programs are.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use super::ServerError;
+
+/// The programs of one installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binaries {
+    dir: PathBuf,
+}
+
+impl Binaries {
+    /// Those in a directory.
+    pub fn at(dir: impl Into<PathBuf>) -> Result<Self, ServerError> {
+        let dir = dir.into();
+        let has = |name: &str| dir.join(name).is_file();
+        if has("initdb") && has("postgres") { Ok(Self { dir }) } else { Err(ServerError::NoBinaries) }
+    }
+
+    /// Those in PATH, or else the newest of Debian's. With `major` only that version's.
+    pub fn find(major: Option<u32>) -> Result<Self, ServerError> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
+        let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+            .collect();
+        debian.sort_unstable();
+        dirs.extend(debian.into_iter().rev().map(|(_, dir)| dir));
+        let found = dirs.into_iter().filter_map(|dir| Self::at(dir).ok());
+        found
+            .into_iter()
+            .find(|found| major.is_none_or(|major| found.major() == Some(major)))
+            .ok_or(ServerError::NoBinaries)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The path of a program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The major version, as `postgres --version` says it.
+    pub fn major(&self) -> Option<u32> {
+        let output = std::process::Command::new(self.program("postgres")).arg("--version").output().ok()?;
+        let said = String::from_utf8(output.stdout).ok()?;
+        // "postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)"
+        said.split_whitespace().nth(2)?.split('.').next()?.parse().ok()
+    }
+}
