@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,11 +20,13 @@ pub enum OnDdl {
 }
 
 /// The settings of an instance's agents, both halves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Setup {
     /// A libpq connection string or URL: host, port, user, password, sslmode. Its database is the maintenance database,
     /// `postgres` if it names none.
     pub dsn: String,
+    /// The password, if the connection string holds none.
+    pub password: Option<String>,
     /// Certificates that the server's has to come from; with them its name is checked as well. Without them `sslmode=require`
     /// encrypts and checks nothing.
     pub ca: Option<PathBuf>,
@@ -46,6 +49,7 @@ impl Setup {
     pub fn new(dsn: impl Into<String>) -> Self {
         Self {
             dsn: dsn.into(),
+            password: None,
             ca: None,
             takeover_after: Duration::from_secs(10),
             log_budget_bytes: 10 << 30,
@@ -54,6 +58,17 @@ impl Setup {
             apply_connections: 0,
             create_missing_roles: false,
         }
+    }
+}
+
+// By hand, so that no log ever shows the connection string or the password.
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup")
+            .field("ca", &self.ca)
+            .field("pg_dump", &self.pg_dump)
+            .field("on_ddl", &self.on_ddl)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,6 +99,9 @@ impl PostgresConfig {
         }
         if server.get_dbname().is_none() {
             server.dbname("postgres");
+        }
+        if let (None, Some(password)) = (server.get_password(), &setup.password) {
+            server.password(password);
         }
         let tls = match server.get_ssl_mode() {
             tokio_postgres::config::SslMode::Disable => None,
@@ -213,8 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn the_connection_strings_own_password_goes_first() {
+        let password = |dsn: &str| {
+            let setup = Setup { password: Some("other".to_owned()), ..Setup::new(dsn) };
+            PostgresConfig::new(setup).expect("good settings").server().get_password().map(<[u8]>::to_vec)
+        };
+        assert_eq!(password("host=h user=u"), Some(b"other".to_vec()));
+        assert_eq!(password("host=h user=u password=own"), Some(b"own".to_vec()));
+    }
+
+    #[test]
     fn a_password_is_not_repeated_in_an_error() {
         let error = PostgresConfig::new(Setup::new("user=u password=hunter2")).err().expect("there is no host");
         assert!(!error.to_string().contains("hunter2"));
+        let setup = Setup { password: Some("hunter2".to_owned()), ..Setup::new("host=h user=u password=hunter2") };
+        assert!(!format!("{setup:?}").contains("hunter2"));
     }
 }

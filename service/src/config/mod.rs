@@ -2,6 +2,7 @@
 
 mod args;
 mod file;
+mod postgres;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,12 +11,13 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use args::{CommonArgs, LogArgs, TlsArgs};
+pub use postgres::{PostgresArgs, Secret};
 
 /// Why a configuration is no good.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read.
-    #[error("read the configuration file {file:?}: {source}; check --config, CAUSEWAY_CONFIG and its permissions")]
+    /// A file of the configuration cannot be read.
+    #[error("read {file:?}: {source}; check --config, CAUSEWAY_CONFIG and the like, and the file's permissions")]
     Read {
         /// Where.
         file: PathBuf,
