@@ -2,7 +2,6 @@
 
 pub mod config;
 
-mod guard;
 mod hook;
 
 mod rpc;

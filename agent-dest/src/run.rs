@@ -1,21 +1,12 @@
 //! The agent's life: take the instance's lock, roll forward what is durable, serve until told to stop.
 
-use crate::{
-    config::Settings,
-    guard::{Guard, Lost},
-    rpc,
-    session::Registry,
+use crate::{config::Settings, rpc, session::Registry};
+use engines::{
+    dest::DestEngine,
+    guard::{GuardedDest, Lost},
 };
-use engines::dest::DestEngine;
-use proto::v1::{dest_agent_server::DestAgentServer, transfer_server::TransferServer};
-use service::{
-    Env, Shutdown, Tls,
-    env::Listener,
-    serve::{self, ServeOptions},
-    status::chain,
-};
-use std::{io::Write as _, sync::Arc, time::Duration};
-use tonic::service::Routes;
+use service::{Env, Shutdown, Tls, env::Listener, serve, status::chain};
+use std::{sync::Arc, time::Duration};
 
 /// Exit code of an agent that was taken over, so that a supervisor does not start it again at once.
 pub const EXIT_SUPERSEDED: i32 = 75;
@@ -54,27 +45,14 @@ pub async fn run(
     };
     tracing::info!(epoch = epoch.0, "hold the destination lock");
     let lost = Lost::default();
-    let engine: Arc<dyn DestEngine> = Arc::new(Guard::new(engine, lost.clone()));
-    let registry = Registry::new(env.clone(), engine.clone(), settings.clone(), epoch, shutdown.clone());
+    let engine: Arc<dyn DestEngine> = Arc::new(GuardedDest::new(engine, lost.clone()));
+    let registry = Registry::new(env.clone(), engine.clone(), settings, epoch, shutdown.clone());
 
     let living = async {
         // Signs of life begin at once: rolling forward may take longer than the take-over time.
         registry.take_up().await.map_err(Error::Engine)?;
-        let routes = Routes::new(DestAgentServer::new(rpc::Commands::new(registry.clone(), tls.is_some())))
-            .add_service(
-                TransferServer::new(rpc::Lanes::new(registry.clone()))
-                    .max_decoding_message_size(proto::MESSAGE_BYTES_MAX),
-            );
-        let names = ["causeway.v1.DestAgent", "causeway.v1.Transfer"];
-        let (routes, _health) = serve::with_standard_services(routes, proto::FILE_DESCRIPTOR_SET, &names).await?;
-        let address = listener.local_addr().map_err(|source| serve::Error::Serve(source.to_string()))?;
-        tracing::info!(%address, epoch = epoch.0, "ready for commands and transfers");
-        // Nobody may be reading it; that is no reason to end.
-        let _ = writeln!(std::io::stdout(), "listening on {address}");
-        if let Some(tls) = &tls {
-            env.spawn("renewals", tls.clone().follow_renewals(env.clone(), shutdown.clone()));
-        }
-        serve::serve(&env, listener, tls.clone(), routes, &ServeOptions::transfer(), shutdown.clone()).await?;
+        let services = rpc::services(&registry, tls.is_some());
+        serve::run(&env, listener, tls, services, shutdown).await?;
         registry.close().await;
         Ok(())
     };

@@ -1,27 +1,23 @@
 //! The agent's life: take the instance's lock, take up the operations it knows, serve until told to stop.
 
 use crate::{config::Settings, rpc, session::Registry};
-use engines::source::SourceEngine;
-use proto::v1::source_agent_server::SourceAgentServer;
-use service::{
-    Env, Shutdown, Tls,
-    dial::Dialer,
-    env::Listener,
-    serve::{self, ServeOptions},
+use engines::{
+    guard::{GuardedSource, Lost},
+    source::SourceEngine,
 };
-use std::{io::Write as _, sync::Arc, time::Duration};
-use tonic::service::Routes;
+use service::{Env, Shutdown, Tls, dial::Dialer, env::Listener, serve, status::chain};
+use std::{sync::Arc, time::Duration};
 
 /// Exit code of an agent that was taken over, so that a supervisor does not start it again at once.
 pub const EXIT_SUPERSEDED: i32 = 75;
 
-/// A tenth of the shortest take-over time that makes sense.
+/// A tenth of the default take-over time: nine signs of life may be late before the lock is lost.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another agent took the instance's source half over.
+    /// Another agent took the instance's source half over. The process has to end without another write.
     #[error("end because another agent took over")]
     Superseded(#[source] engines::Error),
     /// The engine cannot even begin.
@@ -42,46 +38,44 @@ pub async fn run(
     settings: Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    tracing::info!(instance = %settings.instance, engine = engine.name(), "take the source lock of the instance");
+    tracing::info!(instance = %settings.instance, engine = engine.name(), "wait for the source lock of the instance");
     let epoch = tokio::select! {
         epoch = engine.take_over() => epoch.map_err(Error::Engine)?,
         () = shutdown.wait() => return Ok(()),
     };
+    tracing::info!(epoch = epoch.0, "hold the source lock");
+    let lost = Lost::default();
+    let engine: Arc<dyn SourceEngine> = Arc::new(GuardedSource::new(engine, lost.clone()));
     let dialer = Dialer::new(env.clone(), tls.clone());
     let registry = Registry::new(env.clone(), engine.clone(), dialer, settings, epoch);
-    registry.take_up().await.map_err(Error::Engine)?;
 
-    let service = SourceAgentServer::new(rpc::Commands::new(registry.clone()));
-    let (routes, _health) =
-        serve::with_standard_services(Routes::new(service), proto::FILE_DESCRIPTOR_SET, &["causeway.v1.SourceAgent"])
-            .await?;
-    let address = listener.local_addr().map_err(|source| serve::Error::Serve(source.to_string()))?;
-    tracing::info!(%address, epoch = epoch.0, "ready for commands");
-    // Nobody may be reading it; that is no reason to end.
-    let _ = writeln!(std::io::stdout(), "listening on {address}");
-
-    let options = ServeOptions::default();
-    let serving = serve::serve(&env, listener, tls, routes, &options, shutdown.clone());
-    let outcome = tokio::select! {
-        served = serving => served.map_err(Error::from),
-        lost = heartbeat(&env, &engine, &registry) => Err(Error::Superseded(lost)),
+    let living = async {
+        // Signs of life begin at once: taking up may take longer than the take-over time.
+        registry.take_up().await.map_err(Error::Engine)?;
+        serve::run(&env, listener, tls, rpc::services(&registry), shutdown).await?;
+        registry.close().await;
+        Ok(())
     };
-    registry.close().await;
-    outcome
+    tokio::select! {
+        biased;
+        cause = lost.wait() => {
+            tracing::error!(error = %chain(&cause), "end at once");
+            // Nothing may be written any more. Readers that would hinder the application's checkpoints go with the process.
+            registry.abandon();
+            Err(Error::Superseded(cause))
+        }
+        never = heartbeat(&env, &engine) => match never {},
+        ended = living => ended,
+    }
 }
 
-/// Gives signs of life until the lock is lost.
-async fn heartbeat(env: &Env, engine: &Arc<dyn SourceEngine>, registry: &Registry) -> engines::Error {
+/// Gives signs of life. Never ends: the guard around the engine tells when the lock is lost.
+async fn heartbeat(env: &Env, engine: &Arc<dyn SourceEngine>) -> std::convert::Infallible {
     let mut interval = env.interval(HEARTBEAT);
     loop {
-        tokio::select! {
-            () = interval.tick() => {}
-            lost = registry.superseded() => return lost,
-        }
-        match engine.heartbeat().await {
-            Ok(()) => {}
-            Err(lost @ engines::Error::Superseded { .. }) => return lost,
-            Err(error) => tracing::warn!(error = %service::status::chain(&error), "give a sign of life"),
+        interval.tick().await;
+        if let Err(error) = engine.heartbeat().await {
+            tracing::warn!(error = %chain(&error), "give a sign of life");
         }
     }
 }

@@ -1,14 +1,12 @@
 //! Config -> Coordinator -> run: puts the parts together and serves until shutdown.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
-use proto::FILE_DESCRIPTOR_SET;
 use service::{
     Env, Shutdown, Tls,
     dial::{Dialer, Pool},
     env::Listener,
-    serve::{self, ServeOptions},
+    serve,
 };
 
 use crate::{
@@ -65,23 +63,10 @@ impl Coordinator {
             gate: tokio::sync::Mutex::new(()),
             shutdown: shutdown.clone(),
         });
-        if let Some(tls) = tls.clone() {
-            env.spawn("follow-renewals", tls.follow_renewals(env.clone(), shutdown.clone()));
-        }
-        let (routes, health) =
-            serve::with_standard_services(rpc::routes(core.clone()), FILE_DESCRIPTOR_SET, &[rpc::SERVICE]).await?;
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, tls = tls.is_some(), "coordinator listens");
-            // For a supervisor or a test that gave port 0; the agents do the same.
-            let mut out = std::io::stdout();
-            // Whoever closed it does not care.
-            let _ = writeln!(out, "listening on {address}").and_then(|()| out.flush());
-        }
-        let options = ServeOptions::default();
+        let serving = serve::run(&env, listener, tls, rpc::services(core.clone()), shutdown.clone());
         let driving = driver::run(core);
-        let serving = serve::serve(&env, listener, tls, routes, &options, shutdown.clone());
         // Whichever ends first, by shutdown or by an error, ends the other.
-        let (driven, served, ()) = tokio::join!(
+        let (driven, served) = tokio::join!(
             async {
                 let ended = driving.await;
                 shutdown.trigger();
@@ -91,10 +76,6 @@ impl Coordinator {
                 let ended = serving.await;
                 shutdown.trigger();
                 ended
-            },
-            async {
-                shutdown.wait().await;
-                health.set_serving(false).await;
             },
         );
         tracing::info!("coordinator stopped");

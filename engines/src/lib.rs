@@ -5,6 +5,7 @@
 
 pub mod dest;
 pub mod error;
+pub mod guard;
 pub mod host;
 pub mod source;
 

@@ -5,5 +5,21 @@ mod errors;
 mod status;
 mod transfer;
 
-pub(crate) use commands::Commands;
-pub(crate) use transfer::Lanes;
+use crate::session::Registry;
+use commands::Commands;
+use proto::v1::{dest_agent_server::DestAgentServer, transfer_server::TransferServer};
+use service::serve::{ServeOptions, Services};
+use tonic::service::Routes;
+use transfer::Lanes;
+
+/// What a destination agent serves.
+pub(crate) fn services(registry: &Registry, tls: bool) -> Services {
+    let commands = DestAgentServer::new(Commands::new(registry.clone(), tls));
+    let lanes = TransferServer::new(Lanes::new(registry.clone())).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
+    Services {
+        routes: Routes::new(commands).add_service(lanes),
+        descriptors: proto::FILE_DESCRIPTOR_SET,
+        names: &["causeway.v1.DestAgent", "causeway.v1.Transfer"],
+        options: ServeOptions::transfer(),
+    }
+}

@@ -98,7 +98,7 @@ impl Session {
             Err(error) => {
                 // Whether the fence stands is not known: treat it as an agent that restarts in Fencing does.
                 *role = fencing;
-                Err(self.noticing(error))
+                Err(error.into())
             }
         }
     }
@@ -156,7 +156,7 @@ impl Session {
             }
             Err(error) => {
                 self.set_halt(Halt::Run);
-                Err(self.noticing(error))
+                Err(error.into())
             }
         }
     }
@@ -183,7 +183,7 @@ impl Session {
             [Action::Reopen(n)] => {
                 let reopened = step(&planned.next, &Event::Reopened(*n))?;
                 let opened = self.shared.engine.unfence(&planned.next, &reopened.next).await;
-                opened.map_err(|error| self.noticing(error))?;
+                opened?;
                 *role = reopened.next;
                 self.set_halt(Halt::Run);
             }
@@ -206,7 +206,7 @@ impl Session {
             self.stop();
             self.close_stream().await;
             let released = self.shared.engine.release(&role, moved_to).await;
-            released.map_err(|error| self.noticing(error))?;
+            released?;
             let done = step(&role, &Event::ReleaseDone)?;
             self.record(&mut role, done.next).await?;
             tracing::info!(operation = %self.operation, "released");
@@ -223,16 +223,16 @@ impl Session {
         self.stop();
         self.close_stream().await;
         if let Phase::CleaningUp { .. } = role.phase {
-            self.shared.engine.cleanup(&role).await.map_err(|error| self.noticing(error))?;
+            self.shared.engine.cleanup(&role).await?;
         }
         let removed = self.shared.engine.remove_role(&self.operation, version).await;
-        removed.map_err(|error| self.noticing(error))
+        Ok(removed?)
     }
 
     /// Makes `next` the role: durable first.
     async fn record(&self, role: &mut SourceRole, next: SourceRole) -> Result<(), Error> {
         if *role != next {
-            self.shared.engine.put_role(&next).await.map_err(|error| self.noticing(error))?;
+            self.shared.engine.put_role(&next).await?;
             *role = next;
         }
         Ok(())

@@ -73,7 +73,7 @@ impl Session {
         if decided.actions.contains(&Action::Reopen(attempt)) {
             let reopened = step(&decided.next, &Event::Reopened(attempt))?;
             let opened = self.shared.engine.unfence(&decided.next, &reopened.next).await;
-            opened.map_err(|error| self.noticing(error))?;
+            opened?;
             *role = reopened.next;
             self.set_halt(Halt::Run);
         }

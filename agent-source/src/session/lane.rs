@@ -23,10 +23,13 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 /// zstd's fastest level: on a link that needs compression it keeps up with 1 Gbit/s on one core.
 const ZSTD_LEVEL: i32 = 1;
 
+/// What the destination sends over a lane.
+pub type Frames = Streaming<v1::DestFrame>;
+
 /// An open lane.
 pub struct Lane {
     pub tx: mpsc::Sender<v1::SourceFrame>,
-    pub rx: Streaming<v1::DestFrame>,
+    pub rx: Frames,
     pub welcome: v1::Welcome,
 }
 
@@ -74,7 +77,7 @@ pub async fn send(tx: &mpsc::Sender<v1::SourceFrame>, frame: source_frame::Frame
 }
 
 /// The next frame of the destination.
-pub async fn next(rx: &mut Streaming<v1::DestFrame>) -> Result<dest_frame::Frame, Error> {
+pub async fn next(rx: &mut Frames) -> Result<dest_frame::Frame, Error> {
     match rx.message().await? {
         Some(v1::DestFrame { frame: Some(frame) }) => Ok(frame),
         Some(v1::DestFrame { frame: None }) => Err(Error::Protocol("a frame without content".to_owned())),

@@ -31,12 +31,11 @@ use tokio::{
 /// What all sessions of an agent share.
 pub struct Shared {
     pub env: Env,
+    /// Behind the guard: none of its calls returns once the lock is lost.
     pub engine: Arc<dyn SourceEngine>,
     pub dialer: Dialer,
     pub settings: Settings,
     pub epoch: Epoch,
-    /// Told when the engine says that another agent took over.
-    pub superseded: watch::Sender<Option<Arc<engines::Error>>>,
 }
 
 /// How far the log may be sent.
@@ -137,14 +136,5 @@ impl Session {
     fn silence(&self) -> Duration {
         let heard = *self.heard.lock().expect("no code panics while it holds this lock");
         self.shared.env.monotonic().saturating_sub(heard)
-    }
-
-    /// Passes an engine's error on; that of a lost lock ends the whole agent.
-    fn noticing(&self, error: engines::Error) -> Error {
-        if let engines::Error::Superseded { ours, newer } = &error {
-            let copy = engines::Error::Superseded { ours: *ours, newer: *newer };
-            self.shared.superseded.send_replace(Some(Arc::new(copy)));
-        }
-        Error::Engine(error)
     }
 }

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex as StdMutex},
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 /// All sessions of an agent. Cloning is cheap.
 #[derive(Clone)]
@@ -22,8 +22,7 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(env: Env, engine: Arc<dyn SourceEngine>, dialer: Dialer, settings: Settings, epoch: Epoch) -> Self {
-        let superseded = watch::Sender::new(None);
-        let shared = Arc::new(Shared { env, engine, dialer, settings, epoch, superseded });
+        let shared = Arc::new(Shared { env, engine, dialer, settings, epoch });
         Self { shared, sessions: Arc::default(), entering: Arc::default() }
     }
 
@@ -100,19 +99,6 @@ impl Registry {
         }
     }
 
-    /// Waits until an engine call found that another agent took over.
-    pub async fn superseded(&self) -> engines::Error {
-        let mut told = self.shared.superseded.subscribe();
-        let found = told.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        match found.as_deref() {
-            Some(engines::Error::Superseded { ours, newer }) => {
-                engines::Error::Superseded { ours: *ours, newer: *newer }
-            }
-            // The sender lives as long as the registry does.
-            _ => std::future::pending().await,
-        }
-    }
-
     /// Stops all sessions when the agent ends; what they know is durable.
     pub async fn close(&self) {
         let all = self.all();
@@ -121,6 +107,13 @@ impl Registry {
         }
         for session in &all {
             session.close_stream().await;
+        }
+    }
+
+    /// Stops all sessions at once, when the lock is lost.
+    pub fn abandon(&self) {
+        for session in self.all() {
+            session.stop();
         }
     }
 

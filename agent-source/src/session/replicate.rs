@@ -2,7 +2,7 @@
 
 use super::{
     Error, Halt, Session,
-    lane::{self, Lane, send},
+    lane::{self, Frames, Lane, send},
     window::Window,
 };
 use handover::source_role::Phase;
@@ -10,7 +10,6 @@ use proto::v1::{self, dest_frame, source_frame};
 use service::Backoff;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
-use tonic::Streaming;
 
 /// How often the lag is measured.
 const MEASURE: Duration = Duration::from_millis(100);
@@ -60,11 +59,7 @@ impl Session {
                 }
                 Err(error) => {
                     // What ended the stream matters more than a destination that is away.
-                    let error = match (self.health().await, error) {
-                        (Err(ended), _) => self.noticing(ended),
-                        (Ok(()), Error::Engine(error)) => self.noticing(error),
-                        (Ok(()), other) => other,
-                    };
+                    let error = self.health().await.err().map_or(error, Error::Engine);
                     let why = service::status::chain(&error);
                     match error {
                         // The usual end: of the operation, or of the other agent.
@@ -158,7 +153,7 @@ impl Session {
 
     async fn receive(
         &self,
-        rx: &mut Streaming<v1::DestFrame>,
+        rx: &mut Frames,
         stream: &Arc<dyn engines::source::SourceStream>,
         window: &Window,
     ) -> Result<std::convert::Infallible, Error> {

@@ -2,7 +2,7 @@
 
 use super::{
     Error, Session,
-    lane::{self, Lane, send},
+    lane::{self, Frames, Lane, send},
 };
 use bytes::Bytes;
 use engines::source::{Held, Part, Plan, SourceStream};
@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
-use tonic::Streaming;
 
 /// About how large a chunk is; the wire allows this and a small header.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -103,11 +102,7 @@ impl Session {
         }
     }
 
-    async fn receive_answers(
-        &self,
-        rx: &mut Streaming<v1::DestFrame>,
-        answers: &Answers,
-    ) -> Result<std::convert::Infallible, Error> {
+    async fn receive_answers(&self, rx: &mut Frames, answers: &Answers) -> Result<std::convert::Infallible, Error> {
         loop {
             match lane::next(rx).await? {
                 dest_frame::Frame::SeedAck(ack) => {

@@ -20,20 +20,22 @@ use proto::v1::{
     self,
     coordinator_server::{Coordinator, CoordinatorServer},
 };
-use service::serve::peer_of;
+use service::serve::{ServeOptions, Services, peer_of};
 use tonic::{Request, Response, Status, service::Routes};
 
 use crate::core::Core;
 
 pub use error::Error;
 
-/// The service's full name.
-pub const SERVICE: &str = "causeway.v1.Coordinator";
-
-/// The service as routes of a server.
-pub fn routes(core: Arc<Core>) -> Routes {
+/// What a coordinator serves.
+pub fn services(core: Arc<Core>) -> Services {
     let server = CoordinatorServer::new(Api { core }).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
-    Routes::new(server)
+    Services {
+        routes: Routes::new(server),
+        descriptors: proto::FILE_DESCRIPTOR_SET,
+        names: &["causeway.v1.Coordinator"],
+        options: ServeOptions::default(),
+    }
 }
 
 struct Api {

@@ -30,14 +30,11 @@ pub(super) async fn forget(
     request: v1::ForgetOperationRequest,
 ) -> Result<v1::ForgetOperationResponse, Error> {
     let mut fields = Fields::default();
-    let id = fields.operation("id", &request.id);
-    fields.confirm(&request.id, &request.confirm);
     let side = request.side();
     if side == v1::Side::Unspecified {
         fields.wrong("side", "give SIDE_SOURCE or SIDE_DEST: the side that is gone for ever");
     }
-    fields.check()?;
-    let stored = select::one(core, &checked(id, "id")?).await?;
+    let stored = asked_twice(core, &request.id, &request.confirm, fields).await?;
     let event = |now_ms| match side {
         v1::Side::Dest => Event::ForgetDest { now_ms },
         v1::Side::Source | v1::Side::Unspecified => Event::ForgetSource { now_ms },
@@ -75,12 +72,8 @@ pub(super) async fn force_unfence(
     peer: &Peer,
     request: v1::ForceUnfenceRequest,
 ) -> Result<v1::ForceUnfenceResponse, Error> {
-    let mut fields = Fields::default();
-    let id = fields.operation("id", &request.id);
-    fields.confirm(&request.id, &request.confirm);
-    fields.check()?;
-    let id = checked(id, "id")?;
-    let stored = select::one(core, &id).await?;
+    let stored = asked_twice(core, &request.id, &request.confirm, Fields::default()).await?;
+    let id = stored.id().clone();
     let event = |now_ms| Event::ForcedUnfence { now_ms };
     legal(core, &stored, event)?;
     let operation = stored.operation();
@@ -107,12 +100,8 @@ pub(super) async fn force_promote(
     peer: &Peer,
     request: v1::ForcePromoteRequest,
 ) -> Result<v1::ForcePromoteResponse, Error> {
-    let mut fields = Fields::default();
-    let id = fields.operation("id", &request.id);
-    fields.confirm(&request.id, &request.confirm);
-    fields.check()?;
-    let id = checked(id, "id")?;
-    let stored = select::one(core, &id).await?;
+    let stored = asked_twice(core, &request.id, &request.confirm, Fields::default()).await?;
+    let id = stored.id().clone();
     let operation = stored.operation();
     // The attempt under way, so that a source which is fenced for it can be released later.
     let attempt = operation.attempt.max(Attempt(1));
@@ -142,6 +131,15 @@ pub(super) async fn force_promote(
     .await?;
     let operation = record(core, peer, &id, "force-promote", event).await?;
     Ok(v1::ForcePromoteResponse { operation: Some(operation) })
+}
+
+/// The operation of an override, once both the id and its repetition are what they should be; `fields` may name other
+/// fields that are wrong.
+async fn asked_twice(core: &Core, id: &str, confirm: &str, mut fields: Fields) -> Result<Stored, Error> {
+    let parsed = fields.operation("id", id);
+    fields.confirm(id, confirm);
+    fields.check()?;
+    select::one(core, &checked(parsed, "id")?).await
 }
 
 /// Whether the state machine would take the event now.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod peer;
+mod run;
 mod standard;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::status::chain;
 use crate::tls::Tls;
 
 pub use peer::{Peer, peer_of};
+pub use run::{Services, run};
 pub use standard::{Health, with_standard_services};
 
 /// How a server treats its connections.

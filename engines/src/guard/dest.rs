@@ -1,69 +1,31 @@
-//! The engine as the agent sees it: one that never returns once another agent holds its lock.
-//!
-//! A process that lost its lock must neither answer nor write. Instead of trusting every call site to look for
-//! [`Error::Superseded`], the guard tells [`Lost`] and lets the caller wait for ever; `run` then ends the process.
+//! The destination half behind the guard.
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use engines::{
-    Error, Result,
+use super::Lost;
+use crate::{
+    Result,
     dest::{DestEngine, DestReplica, Durable},
     source::{DatabaseInfo, LogBatch, Plan},
 };
+use async_trait::async_trait;
+use bytes::Bytes;
 use handover::{CommandVersion, DatabaseName, Epoch, Finding, OperationId, Position, dest_role::DestRole};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Notify;
+use std::sync::Arc;
 
-/// Where the loss of the lock is told. Clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct Lost {
-    shared: Arc<(Mutex<Option<Error>>, Notify)>,
-}
-
-impl Lost {
-    fn tell(&self, error: Error) {
-        let (cause, told) = &*self.shared;
-        cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        told.notify_one();
-    }
-
-    /// Completes when the lock is lost.
-    pub(crate) async fn wait(&self) -> Error {
-        let (cause, told) = &*self.shared;
-        loop {
-            if let Some(error) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return error;
-            }
-            told.notified().await;
-        }
-    }
-
-    /// The result of a call, unless it says that the lock is lost.
-    async fn pass<T>(&self, result: Result<T>) -> Result<T> {
-        match result {
-            Err(error @ Error::Superseded { .. }) => {
-                self.tell(error);
-                std::future::pending().await
-            }
-            result => result,
-        }
-    }
-}
-
-/// An engine behind the guard.
-pub(crate) struct Guard {
+/// A destination engine behind the guard.
+pub struct GuardedDest {
     inner: Arc<dyn DestEngine>,
     lost: Lost,
 }
 
-impl Guard {
-    pub(crate) fn new(inner: Arc<dyn DestEngine>, lost: Lost) -> Self {
+impl GuardedDest {
+    /// The guard of `inner`; a lost lock is told to `lost`.
+    pub fn new(inner: Arc<dyn DestEngine>, lost: Lost) -> Self {
         Self { inner, lost }
     }
 }
 
 #[async_trait]
-impl DestEngine for Guard {
+impl DestEngine for GuardedDest {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -104,7 +66,7 @@ impl DestEngine for Guard {
     }
     async fn open(&self, role: &DestRole) -> Result<Arc<dyn DestReplica>> {
         let inner = self.lost.pass(self.inner.open(role).await).await?;
-        Ok(Arc::new(GuardedReplica { inner, lost: self.lost.clone() }))
+        Ok(Arc::new(Replica { inner, lost: self.lost.clone() }))
     }
     async fn promote(&self, role: &DestRole) -> Result<()> {
         self.lost.pass(self.inner.promote(role).await).await
@@ -117,13 +79,13 @@ impl DestEngine for Guard {
     }
 }
 
-struct GuardedReplica {
+struct Replica {
     inner: Arc<dyn DestReplica>,
     lost: Lost,
 }
 
 #[async_trait]
-impl DestReplica for GuardedReplica {
+impl DestReplica for Replica {
     async fn durable(&self) -> Result<Durable> {
         self.lost.pass(self.inner.durable().await).await
     }
