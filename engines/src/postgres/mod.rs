@@ -12,6 +12,7 @@ mod sql;
 mod store;
 #[cfg(test)]
 mod testing;
+mod wire;
 
 pub use config::{OnDdl, PostgresConfig, Setup};
 

@@ -9,6 +9,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// A server that does not answer within this is away.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// What every session of ours starts with. Our statements are long and few; a server-wide limit is for applications.
+/// `causeway.agent` lets our own DDL pass the event triggers of an operation.
+pub(crate) const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
+     SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; SET causeway.agent = 'on'; \
+     SET DateStyle = ISO; SET IntervalStyle = postgres; SET extra_float_digits = 3; SET synchronous_commit = on";
+
 /// A session with a database. Dropping it ends it.
 pub(crate) struct Sql {
     client: Client,
@@ -34,15 +40,7 @@ impl Sql {
             }
         };
         let sql = Self { client, connection };
-        // Our statements are long and few; a server-wide limit is for applications. `causeway.agent` lets our own DDL pass
-        // the event triggers of an operation.
-        sql.run(
-            "prepare a session",
-            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-             SET search_path = pg_catalog; SET causeway.agent = 'on'; SET DateStyle = ISO; SET extra_float_digits = 3; \
-             SET synchronous_commit = on",
-        )
-        .await?;
+        sql.run("prepare a session", SESSION).await?;
         Ok(sql)
     }
 

@@ -136,6 +136,25 @@ impl Cluster {
         self.pg_ctl(&["stop", "-m", "immediate", "-w"], None);
     }
 
+    /// Kills the postmaster with SIGKILL; its children end when they notice, and [`Cluster::up`] has to wait for that.
+    pub(crate) fn kill(&self) {
+        let pid = std::fs::read_to_string(self.dir.path().join("data/postmaster.pid")).expect("it runs");
+        let pid = pid.lines().next().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+        // The last of its children gives the shared memory back; the next start refuses until then.
+        while rustix::process::test_kill_process(pid).is_ok() || self.children_live() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Whether a process still works in its data directory.
+    fn children_live(&self) -> bool {
+        let data = self.dir.path().join("data");
+        let processes = std::fs::read_dir("/proc").expect("a Linux").filter_map(Result::ok);
+        processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok()).any(|cwd| cwd == data)
+    }
+
     fn pg_ctl(&self, arguments: &[&str], file: Option<&str>) {
         let mut command = as_postgres(bin("pg_ctl"));
         command.arg("-s").arg("-D").arg(self.dir.path().join("data")).args(arguments);
