@@ -22,8 +22,8 @@ impl Cluster {
     /// finds the database at east when it moves there.
     pub fn application(&self, database: &str) -> Plan {
         let history = self.dir().join(format!("{database}.history"));
-        let mut options = WriteOptions::new(self.west().database(database), history);
-        options.follow = vec![self.east().database(database)];
+        let mut options = WriteOptions::new(self.database("west", database), history);
+        options.follow = vec![self.database("east", database)];
         (options.writers, options.processes, options.rate, options.duration) = (2, true, 500.0, 0.0);
         // A database that exists keeps its mode.
         options.journal_mode = String::new();
@@ -51,6 +51,15 @@ impl Plan {
     pub fn with(mut self, change: impl FnOnce(&mut WriteOptions)) -> Self {
         change(&mut self.options);
         self
+    }
+
+    /// It does what makes a log hard to follow: transactions that overlap, savepoints, rollbacks, large values, TRUNCATE.
+    pub fn interleaved(self) -> Self {
+        self.with(|options| {
+            (options.writers, options.rate, options.churn) = (8, 400.0, 2000);
+            (options.savepoint_every, options.linger_every, options.rollback_every) = (3, 5, 31);
+            (options.truncate_every, options.reopen_every, options.big_every) = (211, 97, 151);
+        })
     }
 
     /// It makes a new database in WAL mode.

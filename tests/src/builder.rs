@@ -1,6 +1,7 @@
 //! What a cluster is made of: its parties, where they live, and what is particular about them.
 
 use crate::cluster::Cluster;
+use ledger::postgres::Options;
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// One process of the cluster.
@@ -67,7 +68,22 @@ pub struct Builder {
     pub(crate) sites: BTreeMap<&'static str, Site>,
     pub(crate) transfer_host: Option<String>,
     pub(crate) base: Option<PathBuf>,
+    pub(crate) engine: Engine,
+    pub(crate) servers: Option<Options>,
 }
+
+/// What the instances are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Directories of SQLite databases.
+    #[default]
+    Sqlite,
+    /// PostgreSQL servers of these major versions, west and east.
+    Postgres(u32, u32),
+}
+
+/// PostgreSQL servers as most users have them: the same version at both ends.
+pub const POSTGRES: Engine = Engine::Postgres(15, 15);
 
 impl Builder {
     /// Both instances get both agents, so that a database can come back.
@@ -97,6 +113,18 @@ impl Builder {
     /// The address by which source agents reach the destination agents, if it is not the one the coordinator uses.
     pub fn transfer_host(mut self, host: impl Into<String>) -> Self {
         self.transfer_host = Some(host.into());
+        self
+    }
+
+    /// What the instances are, unless they are directories of SQLite databases.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// The instances are PostgreSQL servers of this cluster's own, made with these options and ended with it.
+    pub fn postgres(mut self, options: Options) -> Self {
+        (self.engine, self.servers) = (POSTGRES, Some(options));
         self
     }
 

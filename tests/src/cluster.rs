@@ -2,8 +2,9 @@
 
 use crate::{
     binaries,
-    builder::{Builder, COORDINATOR, Party, USER},
+    builder::{Builder, COORDINATOR, Engine, Party, USER},
     place::Place,
+    postgres::{self, Instance, Pair},
     server::{Launch, Server},
     v1::{
         self, coordinator_client::CoordinatorClient, dest_agent_client::DestAgentClient,
@@ -37,6 +38,8 @@ pub struct Cluster {
     servers: Mutex<BTreeMap<Party, Server>>,
     runtime: Runtime,
     dir: TempDir,
+    /// The servers, if the instances are PostgreSQL. The last to go: the agents use them.
+    pair: Option<Pair>,
 }
 
 impl Cluster {
@@ -55,7 +58,12 @@ impl Cluster {
         let dir = dir.expect("make the cluster's directory");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("start the clients' runtime");
-        let cluster = Cluster { builder, servers: Mutex::default(), runtime, dir };
+        let pair = match (builder.engine, &builder.servers) {
+            (Engine::Sqlite, _) => None,
+            (Engine::Postgres(..), Some(options)) => Some(Pair::own(options)),
+            (Engine::Postgres(west, east), None) => Some(Pair::lease(west, east)),
+        };
+        let cluster = Cluster { builder, servers: Mutex::default(), runtime, dir, pair };
         cluster.set_up();
         cluster
     }
@@ -84,6 +92,24 @@ impl Cluster {
     pub fn place(&self, instance: &str) -> Place {
         let own = || self.dir().join(instance);
         Place::new(self.builder.directories.get(instance).cloned().unwrap_or_else(own))
+    }
+
+    /// An instance that is a PostgreSQL server.
+    pub fn postgres(&self, instance: &str) -> &Instance {
+        self.pair.as_ref().expect("the instances are PostgreSQL servers").instance(instance)
+    }
+
+    /// The server that an instance is. Do not hold it while something else of the instance is asked.
+    pub fn server(&self, instance: &str) -> MutexGuard<'_, ledger::postgres::Server> {
+        self.postgres(instance).server()
+    }
+
+    /// The place at which an application finds a database.
+    pub fn database(&self, instance: &str, name: &str) -> PathBuf {
+        match self.builder.engine {
+            Engine::Sqlite => self.place(instance).database(name),
+            Engine::Postgres(..) => self.postgres(instance).place(name),
+        }
     }
 
     /// Where the certificates lie.
@@ -246,10 +272,19 @@ impl Cluster {
                 ("causeway-coordinator", "coordinator")
             }
             Party::Source(instance) | Party::Dest(instance) => {
-                let place = self.place(instance);
-                fs::create_dir_all(place.path()).expect("make an instance's directory");
                 args.push(format!("--instance={instance}"));
-                args.push(format!("--dir={}", place.path().display()));
+                match self.builder.engine {
+                    Engine::Sqlite => {
+                        let place = self.place(instance);
+                        fs::create_dir_all(place.path()).expect("make an instance's directory");
+                        args.push(format!("--dir={}", place.path().display()));
+                    }
+                    Engine::Postgres(..) => {
+                        args.push("--engine=postgres".to_owned());
+                        args.push(format!("--postgres={}", self.postgres(instance).dsn()));
+                        args.extend(matches!(party, Party::Source(_)).then(postgres::pg_dump));
+                    }
+                }
                 match party {
                     Party::Source(_) => ("causeway-agent-source", "source"),
                     _ => ("causeway-agent-dest", "dest"),
@@ -274,7 +309,11 @@ impl Cluster {
             (Some(host), Some((_, port))) => format!("{host}:{port}"),
             _ => String::new(),
         };
-        let (name, engine) = (name.to_owned(), "sqlite".to_owned());
+        let engine = match self.builder.engine {
+            Engine::Sqlite => "sqlite",
+            Engine::Postgres(..) => "postgres",
+        };
+        let (name, engine) = (name.to_owned(), engine.to_owned());
         v1::Instance { name, engine, source_agent, dest_agent, transfer_address, ..Default::default() }
     }
 
@@ -314,7 +353,15 @@ impl Drop for Cluster {
             for (party, server) in servers.iter() {
                 println!("--- the end of {}'s log ---\n{}", party.name(), server.log_tail(25));
             }
+            for (name, instance) in self.pair.iter().flat_map(Pair::both) {
+                println!("--- the end of {name}'s server log ---\n{}", instance.server().log_tail(25));
+            }
         }
         servers.clear();
+        drop(servers);
+        // After a failure the servers may hold anything, so they are not used again.
+        if let Some(pair) = self.pair.take().filter(|_| !std::thread::panicking()) {
+            pair.give_back();
+        }
     }
 }

@@ -11,11 +11,12 @@ pub mod content;
 pub mod network;
 pub mod operation;
 pub mod place;
+pub mod postgres;
 pub mod server;
 pub mod wait;
 
 pub use application::Application;
-pub use builder::{Builder, DEST, Party, SOURCE};
+pub use builder::{Builder, DEST, Engine, POSTGRES, Party, SOURCE};
 pub use cluster::Cluster;
 pub use operation::Op;
 pub use proto::v1::{self, Kind, State};

@@ -26,7 +26,7 @@ const THEIRS: [(&str, &[&str]); 10] = [
     ("tonic", &["proto", "service", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
     ("prost", &["proto"]),
     ("rusqlite", &["engines", "ledger", "tests"]),
-    ("postgres", &["ledger"]),
+    ("postgres", &["ledger", "tests"]),
     ("tokio-postgres", &["engines"]),
     ("postgres-protocol", &["engines"]),
     // The same stack as service's, under connections to databases, which are no business of service's.
