@@ -23,6 +23,7 @@ build:
 
 ## demo: a live move (MODE=copy: copy) on this machine, with the proof that nothing was lost
 demo: build
+	@[ "$(ENGINE)" != postgres ] || tools/ensure-postgres.sh any
 	target/release/causeway demo --engine $(ENGINE) --mode $(MODE) $(DEMO_ARGS)
 
 ## test: everything that has to be green before a change lands

