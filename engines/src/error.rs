@@ -116,6 +116,33 @@ impl Error {
         }
     }
 
+    /// The same error once more, for another caller; of an IO error only its kind and words remain.
+    pub(crate) fn repeat(&self) -> Self {
+        match self {
+            Error::Superseded { ours, newer } => Error::Superseded { ours: *ours, newer: *newer },
+            Error::Busy(text) => Error::Busy(text.clone()),
+            Error::NoDatabase(text) => Error::NoDatabase(text.clone()),
+            Error::NameTaken(text) => Error::NameTaken(text.clone()),
+            Error::Unsupported { code, message, remedy } => {
+                Error::Unsupported { code, message: message.clone(), remedy: remedy.clone() }
+            }
+            Error::Corrupt(text) => Error::Corrupt(text.clone()),
+            Error::Incarnation(text) => Error::Incarnation(text.clone()),
+            Error::LogLost(text) => Error::LogLost(text.clone()),
+            Error::Gap { expected, got } => Error::Gap { expected: expected.clone(), got: got.clone() },
+            Error::Budget { used, budget } => Error::Budget { used: *used, budget: *budget },
+            Error::DiskFull(text) => Error::DiskFull(text.clone()),
+            Error::Misuse(text) => Error::Misuse(text.clone()),
+            Error::Internal(text) => Error::Internal(text.clone()),
+            Error::Io { what, source } => {
+                Error::Io { what: what.clone(), source: std::io::Error::new(source.kind(), source.to_string()) }
+            }
+            Error::Database { what, message, transient } => {
+                Error::Database { what: what.clone(), message: message.clone(), transient: *transient }
+            }
+        }
+    }
+
     /// A stable code for programs.
     pub fn code(&self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "the two halves that use these parts are being built on them")]
 
 mod config;
+mod log;
 mod payload;
 mod position;
 mod sql;

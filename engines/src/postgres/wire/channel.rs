@@ -2,7 +2,7 @@
 
 use super::{broken, failure, low_water, stream::Stream};
 use crate::{Error, Result};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use std::{future::Future as _, io, pin::pin, task::Poll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -156,14 +156,24 @@ impl Channel {
         Ok(frame_len(what, &self.read)?.map_or(0, |len| len.saturating_sub(self.read.len())))
     }
 
-    /// Lets the kernel collect so many bytes before it wakes us; it does nothing where there is no TCP.
-    pub(crate) fn low_water(&self, bytes: u32) {
-        if let Some(socket) = self.stream.tcp()
-            && let Err(error) = low_water::set(socket, bytes)
-        {
-            // It costs speed, nothing else.
-            tracing::debug!(%error, "set the low-water mark of a socket");
+    /// Reads up to `len` bytes that come next into a buffer with room for them; answers how many.
+    pub(crate) async fn read_into(&mut self, what: &str, buffer: &mut BytesMut, len: usize) -> Result<usize> {
+        if !self.read.is_empty() {
+            let n = len.min(self.read.len());
+            buffer.extend_from_slice(&self.read[..n]);
+            self.read.advance(n);
+            return Ok(n);
         }
+        match self.stream.read_buf(&mut buffer.limit(len)).await {
+            Ok(0) => Err(self.lost(what, io::ErrorKind::UnexpectedEof.into())),
+            Ok(n) => Ok(n),
+            Err(error) => Err(self.lost(what, error)),
+        }
+    }
+
+    /// Lets the kernel collect so many bytes before it wakes us; answers whether it can: it does so for TCP only.
+    pub(crate) fn low_water(&self, bytes: u32) -> bool {
+        self.stream.tcp().is_some_and(|socket| low_water::set(socket, bytes).is_ok())
     }
 
     /// The reason why the connection is lost: the server's last words, if there are any.

@@ -12,8 +12,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use channel::Channel;
-#[allow(unused_imports, reason = "the seed names it")]
+pub(crate) use channel::{Channel, frame_len};
+#[allow(unused_imports, reason = "callers take it apart without naming it")]
 pub(crate) use copy::CopyChunk;
 
 use super::{config::PostgresConfig, sql};
@@ -150,6 +150,11 @@ pub(crate) fn command_count(body: &[u8]) -> u64 {
     let tag = body.strip_suffix(b"\0").unwrap_or(body);
     let digits = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// The error that the body of an ErrorResponse tells.
+pub(crate) fn server_error(what: &str, body: &[u8]) -> Error {
+    failure::read(body).into_error(what)
 }
 
 /// What a server says that it must not say.

@@ -1,0 +1,340 @@
+//! What the reader's task and its callers share: pieces of the log, and what is known about its end.
+
+use super::{
+    pgoutput::{self, Message},
+    segment::{self, Builder, Context, Cut, Marker, RawBatch},
+};
+use crate::{
+    Error, Result,
+    postgres::{
+        payload::LogPayload,
+        position::{Lsn, Point},
+        wire::{broken, frame_len, server_error},
+    },
+};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Pieces are about as large as the caller asks for, at most this: a frame of the transfer.
+const PIECE_BYTES_MAX: usize = 1 << 20;
+/// Bytes read ahead of the caller. Beyond it the walsender waits: eight of the largest pieces keep both sides busy.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
+/// Markers remembered for callers who ask later; an operation has one an attempt.
+const MARKERS_MAX: usize = 64;
+/// A position moves without changes when the log has grown by so much, or after so long, so that the slot follows.
+const PROGRESS_BYTES: u64 = 1 << 20;
+const PROGRESS_TIME: Duration = Duration::from_secs(5);
+
+pub(super) const WHAT: &str = "read the log";
+
+/// The shared state.
+pub(super) struct State {
+    /// Finished pieces: those that nobody asked for yet, and those that the caller may ask for again.
+    queue: VecDeque<RawBatch>,
+    builder: Builder,
+    /// Markers of the piece in the making.
+    markers: Vec<Marker>,
+    context: Context,
+    /// Transactions whose commit record starts before this are held by the caller.
+    start: Lsn,
+    skipping: bool,
+    /// Size of the next pieces.
+    max: usize,
+    /// Every commit that ends at or before this came in.
+    pub(super) seen: Lsn,
+    /// Ends of transactions that may be confirmed, and what was.
+    boundaries: VecDeque<Lsn>,
+    pub(super) confirmed: Lsn,
+    pub(super) known: VecDeque<Marker>,
+    moved: Instant,
+    /// The caller waits for an end that only a keepalive can tell.
+    pub(super) ask: bool,
+    pub(super) asked: Instant,
+    /// The caller wants the log from here, which is not buffered.
+    pub(super) restart: Option<Point>,
+    /// The server has to hear what was confirmed.
+    pub(super) ask_status: bool,
+    pub(super) demand: bool,
+    /// The server accepted the request for the stream.
+    pub(super) streaming: bool,
+    pub(super) stopping: bool,
+    pub(super) failed: Option<Error>,
+    pub(super) reported: bool,
+}
+
+/// What [`State::take`] finds.
+pub(super) enum Take {
+    Batch(RawBatch),
+    Wait,
+    /// It is not buffered: the walsender has to start again.
+    Restart(Point),
+}
+
+impl State {
+    pub(super) fn new(from: Lsn) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            builder: Builder::new(Point::at(from)),
+            markers: Vec::new(),
+            context: Context::default(),
+            start: from,
+            skipping: false,
+            max: PIECE_BYTES_MAX,
+            seen: Lsn(0),
+            boundaries: VecDeque::new(),
+            confirmed: Lsn(0),
+            known: VecDeque::new(),
+            moved: Instant::now(),
+            ask: false,
+            asked: Instant::now(),
+            restart: None,
+            ask_status: false,
+            demand: true,
+            streaming: false,
+            stopping: false,
+            failed: None,
+            reported: false,
+        }
+    }
+
+    /// Prepares for a new walsender: what was read is forgotten, except what is known about markers.
+    pub(super) fn begin(&mut self, from: Point) {
+        // Inside a transaction all of it comes again, and `take` passes over what the caller has.
+        let from = Point::at(from.lsn);
+        self.queue.clear();
+        self.boundaries.clear();
+        self.builder = Builder::new(from);
+        (self.markers, self.context, self.skipping) = (Vec::new(), Context::default(), false);
+        (self.start, self.restart, self.failed) = (from.lsn, None, None);
+        // Seen counts for what is buffered: a later call must not take the end of the earlier stream for that of this one.
+        self.seen = Lsn(0);
+    }
+
+    /// Where the buffered log begins.
+    pub(super) fn first(&self) -> Point {
+        self.queue.front().map_or(self.builder.from(), |batch| batch.from)
+    }
+
+    /// Whether the reader may go on.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.is_empty() || self.held() < AHEAD_BYTES_MAX
+    }
+
+    /// Bytes of log in memory.
+    pub(super) fn held(&self) -> usize {
+        self.queue.iter().map(|batch| batch.payload.len()).sum::<usize>() + self.builder.len()
+    }
+
+    /// Takes in the whole messages at the front of `bytes`, as long as there is room. Answers how many bytes that were, and
+    /// whether the server wants to hear from us.
+    pub(super) fn consume(&mut self, bytes: &[u8]) -> Result<(usize, bool)> {
+        let (mut at, mut reply) = (0, false);
+        let now = now_ms();
+        while let Some(len) = frame_len(WHAT, &bytes[at..])?.filter(|len| at + len <= bytes.len()) {
+            let frame = &bytes[at..at + len];
+            match (frame[0], frame.get(5)) {
+                (b'd', Some(b'w')) => {
+                    let message = frame.get(30..).ok_or_else(|| broken(WHAT, "a log message is cut off"))?;
+                    self.message(message)?;
+                }
+                (b'd', Some(b'k')) => reply |= self.keepalive(&frame[6..], now)?,
+                (b'E', _) => return Err(server_error(WHAT, &frame[5..])),
+                (b'c' | b'C' | b'Z', _) => {
+                    let message = "the server ended the stream".to_owned();
+                    return Err(Error::Database { what: WHAT.to_owned(), message, transient: true });
+                }
+                _ => {}
+            }
+            at += len;
+            // A piece ends with a transaction, unless that is a large one.
+            let enough = if self.context.in_transaction() { 2 * self.max } else { self.max };
+            if self.builder.len() >= enough {
+                self.seal(now);
+                if !self.has_room() {
+                    break;
+                }
+            }
+        }
+        Ok((at, reply))
+    }
+
+    fn message(&mut self, bytes: &[u8]) -> Result<()> {
+        let first = bytes.first().copied().unwrap_or_default();
+        if first == b'B' || self.skipping {
+            match pgoutput::read(bytes)? {
+                Message::Begin { commit } => self.skipping = pgoutput::inside(commit).lsn < self.start,
+                Message::Commit { end } if self.skipping => {
+                    self.skipping = false;
+                    self.saw(end);
+                    return Ok(());
+                }
+                _ => {}
+            }
+            // What relations look like is said once.
+            if self.skipping && first != b'R' {
+                return Ok(());
+            }
+        }
+        let markers = self.builder.push(&mut self.context, bytes)?;
+        if first == b'C' {
+            self.saw(self.builder.to().lsn);
+            self.moved = Instant::now();
+            for marker in markers {
+                if self.known.len() == MARKERS_MAX {
+                    self.known.pop_front();
+                }
+                self.known.push_back(marker.clone());
+                self.markers.push(marker);
+            }
+        }
+        Ok(())
+    }
+
+    fn keepalive(&mut self, body: &[u8], now: i64) -> Result<bool> {
+        let cut = || broken(WHAT, "a keepalive is cut off");
+        let end = Lsn(u64::from_be_bytes(*body.first_chunk().ok_or_else(cut)?));
+        let reply = *body.get(16).ok_or_else(cut)? == 1;
+        self.saw(end);
+        let idle = !self.context.in_transaction() && self.builder.is_empty() && !self.skipping;
+        let to = self.builder.to();
+        if idle && end > to.lsn && (end.0 - to.lsn.0 >= PROGRESS_BYTES || self.moved.elapsed() >= PROGRESS_TIME) {
+            self.moved = Instant::now();
+            match self.queue.back_mut() {
+                // Nobody gains from two pieces without content.
+                Some(back) if back.payload.len() <= 1 => back.to = Point::at(end),
+                _ => {
+                    let empty = LogPayload::changes_buffer(0).freeze();
+                    let (from, to) = (to, Point::at(end));
+                    let batch =
+                        RawBatch { from, to, payload: empty, transactions: 0, seen_ms: now, markers: Vec::new() };
+                    self.queue.push_back(batch);
+                }
+            }
+            self.builder = Builder::new(Point::at(end));
+            self.boundaries.push_back(end);
+        }
+        Ok(reply)
+    }
+
+    /// Everything that ends at or before `lsn` came in.
+    pub(super) fn saw(&mut self, lsn: Lsn) {
+        self.seen = self.seen.max(lsn);
+    }
+
+    fn seal(&mut self, now: i64) {
+        if self.builder.is_empty() || self.builder.to() == self.builder.from() {
+            return;
+        }
+        let next = Builder::new(self.builder.to());
+        let done = std::mem::replace(&mut self.builder, next).seal(now, std::mem::take(&mut self.markers));
+        if done.to.index == 0 {
+            self.boundaries.push_back(done.to.lsn);
+        }
+        self.queue.push_back(done);
+    }
+
+    /// Takes the piece in the making away to fill a large row in, if `head` begins one: it ends up alone in its piece.
+    pub(super) fn lend_for_row(&mut self, head: &[u8], len: usize) -> Result<Option<Builder>> {
+        if self.skipping || !matches!(head.first(), Some(b'I' | b'U' | b'D')) {
+            return Ok(None);
+        }
+        self.seal(now_ms());
+        let after = Builder::new(self.builder.to());
+        let mut builder = std::mem::replace(&mut self.builder, after);
+        builder.begin_row(&mut self.context, head, len)?;
+        Ok(Some(builder))
+    }
+
+    /// Takes it back, filled.
+    pub(super) fn give_back(&mut self, builder: Builder) {
+        self.builder = builder;
+        self.seal(now_ms());
+    }
+
+    /// The next piece for a caller who has everything up to `after`.
+    pub(super) fn take(&mut self, after: Point, max: usize, until: Option<Point>) -> Result<Take> {
+        let after = if after.in_extras() { Point::at(after.lsn) } else { after };
+        let until = until.map(|until| Point::at(until.lsn));
+        self.max = max.clamp(1, PIECE_BYTES_MAX);
+        while self.queue.front().is_some_and(|batch| batch.to <= after) {
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() && !self.context.in_transaction() {
+            self.seal(now_ms());
+            while self.queue.front().is_some_and(|batch| batch.to <= after) {
+                self.queue.pop_front();
+            }
+        }
+        if after < self.first() {
+            return Ok(Take::Restart(after));
+        }
+        let Some(front) = self.queue.pop_front() else { return Ok(self.at_the_end(after, until)) };
+        let mut front = match front.from < after {
+            true => RawBatch { from: after, ..segment::cut(&front, Cut::At(after))?.1 },
+            false => front,
+        };
+        if let Some(until) = until.filter(|until| front.to > *until) {
+            let (before, behind) = segment::cut(&front, Cut::At(until))?;
+            self.queue.push_front(behind);
+            if before.payload.len() <= 1 {
+                return Ok(self.ended(after, until));
+            }
+            front = before;
+        }
+        if front.payload.len() / 2 > max {
+            let (before, behind) = segment::cut(&front, Cut::Bytes(max))?;
+            if behind.payload.len() > 1 {
+                self.queue.push_front(behind);
+                front = before;
+            }
+        }
+        self.queue.push_front(front.clone());
+        Ok(Take::Batch(front))
+    }
+
+    fn at_the_end(&mut self, after: Point, until: Option<Point>) -> Take {
+        match until {
+            Some(until) if self.seen >= until.lsn => self.ended(after, until),
+            Some(_) => {
+                self.ask = true;
+                Take::Wait
+            }
+            None => Take::Wait,
+        }
+    }
+
+    /// Nothing is left up to `until`.
+    fn ended(&mut self, after: Point, until: Point) -> Take {
+        self.builder.skip_to(until);
+        let place = self.boundaries.partition_point(|boundary| *boundary < until.lsn);
+        self.boundaries.insert(place, until.lsn);
+        let payload = LogPayload::changes_buffer(0).freeze();
+        let to = until.max(after);
+        Take::Batch(RawBatch { from: after, to, payload, transactions: 0, seen_ms: now_ms(), markers: Vec::new() })
+    }
+
+    /// The LSN up to which nothing is known to commit after `after`, unless something does.
+    pub(super) fn idle_until(&self, after: Point) -> Option<Lsn> {
+        let idle = self.builder.is_empty() && !self.context.in_transaction() && !self.skipping;
+        let nothing = |batch: &RawBatch| batch.to <= after || batch.payload.len() <= 1;
+        (idle && self.queue.iter().all(nothing) && self.first() <= after).then_some(self.seen)
+    }
+
+    /// The caller has everything up to `lsn` durably. Answers whether the server has to hear of it.
+    pub(super) fn confirm(&mut self, lsn: Lsn) -> bool {
+        let before = self.confirmed;
+        // Only an end of a transaction is safe: the slot forgets transactions whose commit starts before it.
+        while let Some(boundary) = self.boundaries.front().copied().filter(|boundary| *boundary <= lsn) {
+            self.confirmed = self.confirmed.max(boundary);
+            self.boundaries.pop_front();
+        }
+        self.confirmed > before
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

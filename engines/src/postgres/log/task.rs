@@ -1,0 +1,296 @@
+//! The task that holds the walsender's connection.
+
+use super::{
+    Shared,
+    state::{State, WHAT},
+};
+use crate::{
+    Error, Result,
+    postgres::{
+        config::PostgresConfig,
+        position::{Lsn, Point},
+        sql,
+        wire::{Channel, Wire, broken, frame_len, server_error},
+    },
+};
+use bytes::{Buf as _, BufMut as _};
+use postgres_protocol::message::frontend;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The server hears from us at least so often; its own limit (`wal_sender_timeout`) is 60 s.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// How often the server is asked where it stands while somebody waits for that.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// While there is a backlog the kernel collects so much before it wakes us, for so long at most. The walsender sends every
+/// message by itself, and waking up for each costs more than all the rest together.
+const LOW_WATER_BYTES: u32 = 64 << 10;
+const LOW_WATER_TIME: Duration = Duration::from_millis(5);
+/// So many short reads within this time mean that there is a backlog.
+const SHORT_READS: u32 = 32;
+const SHORT_READ_BYTES: usize = 8 << 10;
+const SHORT_READS_TIME: Duration = Duration::from_millis(10);
+/// What one read asks for.
+const READ_BYTES: usize = 256 << 10;
+/// A row from this size on is read to where it stays.
+const LARGE_ROW_BYTES: usize = 2 << 20;
+/// An earlier walsender of the slot has so long to end.
+const SLOT_FREE_TIME: Duration = Duration::from_secs(20);
+
+/// What to read.
+#[derive(Clone)]
+pub(super) struct Stream {
+    pub(super) config: PostgresConfig,
+    pub(super) database: String,
+    pub(super) slot: String,
+    pub(super) publication: String,
+    pub(super) binary: bool,
+}
+
+/// Reads until the reader is stopped; starts again when its callers ask for it.
+pub(super) async fn run(shared: Arc<Shared>, stream: Stream) {
+    loop {
+        while !shared.lock().demand {
+            if shared.lock().stopping {
+                return;
+            }
+            shared.control.notified().await;
+        }
+        let outcome = session(&shared, &stream).await;
+        let mut state = shared.lock();
+        if state.stopping {
+            return;
+        }
+        // Without an error somebody wants the log from another place.
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "the walsender's connection ended");
+            (state.failed, state.reported, state.demand) = (Some(error), false, false);
+        }
+        drop(state);
+        shared.changed.notify_waiters();
+    }
+}
+
+async fn session(shared: &Shared, stream: &Stream) -> Result<()> {
+    let from = {
+        let mut state = shared.lock();
+        let from = state.restart.unwrap_or(state.first());
+        state.begin(from);
+        from
+    };
+    let mut wire = Wire::connect(&stream.config, &stream.database, "source log", true).await?;
+    claim(&mut wire, stream, from).await?;
+    let channel = wire.into_channel();
+    let mut reader =
+        Reader { channel, shared, status_due: Instant::now(), backlogged: false, short: (0, Instant::now()) };
+    reader.start(stream).await?;
+    shared.lock().streaming = true;
+    reader.run().await
+}
+
+/// Makes sure that the slot still holds the log from `from` on, and ends whoever reads from it.
+async fn claim(wire: &mut Wire, stream: &Stream, from: Point) -> Result<()> {
+    let lost = |how: &str| Error::LogLost(format!("the replication slot {:?} {how}", stream.slot));
+    let query = format!(
+        "SELECT confirmed_flush_lsn, coalesce(wal_status, ''), active_pid FROM pg_catalog.pg_replication_slots \
+         WHERE slot_name = {} AND database = current_database()",
+        sql::literal(&stream.slot)
+    );
+    let deadline = Instant::now() + SLOT_FREE_TIME;
+    loop {
+        let rows = wire.query(WHAT, &query).await?;
+        let Some([Some(confirmed), Some(status), active]) = rows.first().map(Vec::as_slice) else {
+            return Err(lost("is gone"));
+        };
+        if status == "lost" {
+            return Err(lost("was invalidated"));
+        }
+        // Inside a transaction the point is one past the start of its commit.
+        let confirmed: Lsn = confirmed.parse()?;
+        if confirmed > from.lsn || (confirmed == from.lsn && from.index > 0) {
+            return Err(lost(&format!("begins at {confirmed}, after {from}")));
+        }
+        let Some(active) = active else { return Ok(()) };
+        if Instant::now() > deadline {
+            return Err(Error::Busy(format!("process {active} reads from the replication slot {:?}", stream.slot)));
+        }
+        // It is a dead agent's, or that of one whose lock we took.
+        wire.query(WHAT, &format!("SELECT pg_catalog.pg_terminate_backend({active})")).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+struct Reader<'a> {
+    channel: Channel,
+    shared: &'a Shared,
+    status_due: Instant,
+    backlogged: bool,
+    /// Short reads, and since when.
+    short: (u32, Instant),
+}
+
+impl Reader<'_> {
+    async fn start(&mut self, stream: &Stream) -> Result<()> {
+        // From where the slot stands: the server would skip a transaction that we have half of if it were told our place.
+        let command = format!(
+            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {}, messages 'true', binary '{}')",
+            sql::ident(&stream.slot),
+            sql::literal(&sql::ident(&stream.publication)).trim_start(),
+            stream.binary
+        );
+        frontend::query(&command, self.channel.out()).map_err(|error| Error::io(WHAT, error))?;
+        self.channel.send(WHAT).await?;
+        loop {
+            let frame = self.channel.frame(WHAT).await?;
+            match frame.tag {
+                b'W' => return Ok(()),
+                b'E' => return Err(server_error(WHAT, &frame.body)),
+                b'Z' => return Err(broken(WHAT, "no stream where one was asked for")),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads until it fails, or until it has to start somewhere else.
+    async fn run(&mut self) -> Result<()> {
+        loop {
+            let (stop, ask, room, reply) = {
+                let mut guard = self.shared.lock();
+                let state: &mut State = &mut guard;
+                let unread = self.channel.unread();
+                let room = state.has_room();
+                let (consumed, reply) = if room { state.consume(unread)? } else { (0, false) };
+                unread.advance(consumed);
+                (state.stopping || state.restart.is_some(), state.ask, state.has_room(), reply)
+            };
+            self.shared.changed.notify_waiters();
+            if stop {
+                return self.end().await;
+            }
+            let confirmed = std::mem::take(&mut self.shared.lock().ask_status);
+            // Now and then the server is asked too where it stands: a database in which nothing happens confirms by that.
+            let due = Instant::now() >= self.status_due;
+            if reply || confirmed || ask || due {
+                self.status(ask || due).await?;
+            }
+            if !room {
+                let due = self.status_due;
+                tokio::select! {
+                    () = self.shared.control.notified() => {}
+                    () = tokio::time::sleep_until(due.into()) => {}
+                }
+                continue;
+            }
+            self.large_row().await?;
+            self.wait(ask).await?;
+        }
+    }
+
+    /// Waits for more of the log, for a wish of the callers, or until the server has to hear from us.
+    async fn wait(&mut self, ask: bool) -> Result<()> {
+        let due = match ask {
+            true => Instant::now() + ASK_EVERY,
+            false => self.status_due,
+        };
+        if self.backlogged {
+            return self.wait_for_much().await;
+        }
+        tokio::select! {
+            n = self.channel.fill(WHAT, READ_BYTES) => {
+                let n = n?;
+                let (count, since) = self.short;
+                self.short = match n < SHORT_READ_BYTES && since.elapsed() < SHORT_READS_TIME {
+                    true => (count + 1, since),
+                    false => (0, Instant::now()),
+                };
+                self.backlogged = self.short.0 >= SHORT_READS;
+            }
+            () = self.shared.control.notified() => {}
+            () = tokio::time::sleep_until(due.into()) => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until much has come, or for a few milliseconds.
+    async fn wait_for_much(&mut self) -> Result<()> {
+        if !self.channel.low_water(LOW_WATER_BYTES) {
+            // The kernel cannot do it for a UNIX socket: collect by sleeping.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let filled = tokio::time::timeout(LOW_WATER_TIME, self.channel.fill(WHAT, READ_BYTES)).await;
+        if let Ok(filled) = filled {
+            filled?;
+            return Ok(());
+        }
+        self.channel.low_water(1);
+        let rest = tokio::time::timeout(Duration::from_millis(1), self.channel.fill(WHAT, READ_BYTES)).await;
+        let rest = rest.unwrap_or(Ok(0))?;
+        if rest < SHORT_READ_BYTES {
+            (self.backlogged, self.short) = (false, (0, Instant::now()));
+        }
+        Ok(())
+    }
+
+    /// Reads a large row whose beginning has come to where it stays, so that it is in memory once.
+    async fn large_row(&mut self) -> Result<()> {
+        let unread = self.channel.unread();
+        let Some(len) = frame_len(WHAT, unread)?.filter(|len| *len >= LARGE_ROW_BYTES && *len > unread.len()) else {
+            return Ok(());
+        };
+        if unread.len() < 64 || unread[0] != b'd' || unread[5] != b'w' {
+            return Ok(());
+        }
+        let body = len - 30;
+        let Some(mut builder) = self.shared.lock().lend_for_row(&unread[30..], body)? else { return Ok(()) };
+        unread.advance(30);
+        let mut missing = body;
+        while missing > 0 {
+            missing -= self.channel.read_into(WHAT, builder.buffer(), missing).await?;
+            if Instant::now() >= self.status_due {
+                self.status(false).await?;
+            }
+        }
+        self.shared.lock().give_back(builder);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Tells the server how far the log is durable at the destination; `reply` asks it to tell where it stands.
+    async fn status(&mut self, reply: bool) -> Result<()> {
+        let confirmed = {
+            let mut state = self.shared.lock();
+            state.ask = false;
+            state.confirmed
+        };
+        let out = self.channel.out();
+        out.put_u8(b'd');
+        out.put_u32(38);
+        out.put_u8(b'r');
+        // Written, flushed, applied: what is durable over there is all three.
+        for _ in 0..3 {
+            out.put_u64(confirmed.0);
+        }
+        out.put_i64(0);
+        out.put_u8(u8::from(reply));
+        self.status_due = Instant::now() + STATUS_EVERY;
+        self.channel.send(WHAT).await
+    }
+
+    /// Says good-bye and waits until the server has let go of the slot.
+    async fn end(&mut self) -> Result<()> {
+        self.status(false).await?;
+        frontend::copy_done(self.channel.out());
+        frontend::terminate(self.channel.out());
+        let gone = async {
+            if self.channel.send(WHAT).await.is_ok() {
+                while self.channel.fill(WHAT, READ_BYTES).await.is_ok() {
+                    self.channel.unread().clear();
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), gone).await;
+        Ok(())
+    }
+}
