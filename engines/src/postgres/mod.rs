@@ -5,17 +5,22 @@
 
 #![allow(dead_code, reason = "the two halves that use these parts are being built on them")]
 
+mod catalog;
 mod config;
 mod log;
 mod payload;
 mod position;
+mod rows;
+mod source;
 mod sql;
 mod store;
 #[cfg(test)]
 mod testing;
+mod types;
 mod wire;
 
 pub use config::{OnDdl, PostgresConfig, Setup};
+pub use source::PostgresSource;
 
 /// The engine's name at both ends.
 pub const NAME: &str = "postgres";

@@ -148,6 +148,29 @@ impl Store {
         tx.commit().await
     }
 
+    /// Notes where a database of this instance went, for those who look for it here.
+    pub(crate) async fn note_moved(&self, database: &str, moved_to: &str) -> Result<()> {
+        let tx = self.transaction("note where a database went").await?;
+        tx.note_moved(database, moved_to).await?;
+        tx.commit().await
+    }
+
+    /// Where a database went that was moved from here, if it was.
+    pub(crate) async fn moved(&self, database: &str) -> Result<Option<String>> {
+        let tx = Transaction::begin(self, "look where a database went", Access::Read).await?;
+        let moved = tx.moved(database).await?;
+        tx.commit().await?;
+        Ok(moved)
+    }
+
+    /// Databases that the destination half of this instance is making.
+    pub(crate) async fn incoming(&self) -> Result<Vec<String>> {
+        let tx = Transaction::begin(self, "look for databases that are being made", Access::Read).await?;
+        let incoming = tx.incoming().await?;
+        tx.commit().await?;
+        Ok(incoming)
+    }
+
     /// Begins a transaction that holds the epoch: nobody takes over before it ends. Dropping it rolls it back. It is a
     /// session with the maintenance database, for statements that have to be one with a record.
     pub(crate) async fn transaction<'a>(&'a self, what: &'a str) -> Result<Transaction<'a>> {
@@ -193,12 +216,13 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS causeway.role (half text, operation text, record text NOT NULL,
         changed timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (half, operation));
     CREATE TABLE IF NOT EXISTS causeway.memo (half text, operation text, memo text NOT NULL, PRIMARY KEY (half, operation));
+    CREATE TABLE IF NOT EXISTS causeway.moved (database text PRIMARY KEY, moved_to text NOT NULL, at timestamptz NOT NULL);
     INSERT INTO causeway.lock VALUES ('source', 0, '', now()), ('dest', 0, '', now()) ON CONFLICT DO NOTHING";
 
 /// Makes the tables unless they are there, in a version that this agent knows.
 async fn ensure_tables(sql: &Sql) -> Result<()> {
     let what = "look for the schema causeway of the maintenance database";
-    let there = sql.query_one("SELECT to_regclass('causeway.memo') IS NOT NULL", &[]).await;
+    let there = sql.query_one("SELECT to_regclass('causeway.moved') IS NOT NULL", &[]).await;
     if !there.map_err(|error| failed(what, &error))?.get::<_, bool>(0) {
         // An agent of the other half may make it at the same moment; one of the statements together waits for it.
         sql.run("make the schema causeway in the maintenance database", TABLES).await?;

@@ -5,7 +5,10 @@ use super::{
     Store,
 };
 use crate::{Error, Result};
-use handover::{CommandVersion, Epoch, OperationId};
+use handover::{
+    CommandVersion, Epoch, OperationId,
+    dest_role::{DestRole, Phase},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::ops::Deref;
 
@@ -112,6 +115,27 @@ impl<'a> Transaction<'a> {
              ON CONFLICT (half, operation) DO UPDATE SET memo = excluded.memo";
         let put = self.execute(put, &[&self.half(), &operation.as_str(), &memo]).await;
         put.map(|_| ()).map_err(|error| failed(self.what, &error))
+    }
+
+    pub(super) async fn note_moved(&self, database: &str, moved_to: &str) -> Result<()> {
+        let put = "INSERT INTO causeway.moved VALUES ($1, $2, clock_timestamp())
+             ON CONFLICT (database) DO UPDATE SET moved_to = excluded.moved_to, at = excluded.at";
+        let put = self.execute(put, &[&database, &moved_to]).await;
+        put.map(|_| ()).map_err(|error| failed(self.what, &error))
+    }
+
+    pub(super) async fn moved(&self, database: &str) -> Result<Option<String>> {
+        let read = "SELECT moved_to FROM causeway.moved WHERE database = $1";
+        let row = self.query_opt(read, &[&database]).await.map_err(|error| failed(self.what, &error))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    pub(super) async fn incoming(&self) -> Result<Vec<String>> {
+        let read = "SELECT record FROM causeway.role WHERE half = 'dest'";
+        let rows = self.query(read, &[]).await.map_err(|error| failed(self.what, &error))?;
+        let roles = rows.iter().map(|row| decode::<DestRole>("role record", "of the other half", row.get(0)));
+        let made = |role: &DestRole| matches!(role.phase, Phase::Seeding | Phase::Replica | Phase::Prepared { .. });
+        Ok(roles.flatten().filter(made).map(|role| role.database.to_string()).collect())
     }
 
     /// Runs statements without parameters in the transaction.

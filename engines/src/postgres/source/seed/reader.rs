@@ -1,0 +1,194 @@
+//! Reading one part of a seed from an offset on.
+//!
+//! A part is what one COPY gives, in an order that is the same each time: within a snapshot the rows of a range of pages stand
+//! where they stand. So a part is resumed by reading it again and passing over what was sent.
+
+use super::{
+    super::memo::{SeedPlan, Slot},
+    large_objects,
+};
+use crate::{
+    Error, Result,
+    postgres::{
+        config::PostgresConfig,
+        payload::{PartKind, Table},
+        source::holder,
+        sql::{ident, literal, qualified},
+        wire::Wire,
+    },
+    source::Chunk,
+};
+use bytes::Bytes;
+
+/// What is passed over is read in pieces of this size.
+const SKIP_BYTES: usize = 1 << 20;
+
+/// A part that is being read.
+pub(in crate::postgres::source) struct Reader {
+    wire: Wire,
+    /// For large objects, whose rows are made into records.
+    objects: Option<large_objects::Reader>,
+    /// Where the next byte is.
+    offset: u64,
+    /// What was read already and is not given yet.
+    rest: Option<Piece>,
+}
+
+struct Piece {
+    payload: Bytes,
+    rows: u64,
+    last: bool,
+}
+
+/// A session for reading parts, inside the held snapshot.
+pub(in crate::postgres::source) async fn connect(config: &PostgresConfig, database: &str, slot: &Slot) -> Result<Wire> {
+    let what = "take part in the snapshot of the seed";
+    let mut wire = Wire::connect(config, database, "source seed", false).await?;
+    wire.query(what, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    match wire.query(what, &holder::import_statement(&slot.snapshot)).await {
+        Err(error) if holder::gone(&error) => {
+            return Err(Error::LogLost("the snapshot of the seed is not held any more".to_owned()));
+        }
+        other => other?,
+    };
+    // The order of the rows has to be the same each time, and everybody's rows have to be seen.
+    let settings = "SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0;
+         SET LOCAL row_security = off";
+    wire.query(what, settings).await?;
+    Ok(wire)
+}
+
+impl Reader {
+    /// Begins to read a part at an offset at which a chunk of it ended.
+    pub(in crate::postgres::source) async fn open(
+        mut wire: Wire,
+        plan: &SeedPlan,
+        part: u32,
+        offset: u64,
+    ) -> Result<Self> {
+        let unknown = || Error::Misuse(format!("there is no part {part} of rows in the plan"));
+        let place = usize::try_from(part).map_err(|_| unknown())?;
+        let objects = match plan.header.parts.get(place) {
+            Some(PartKind::Rows { table, first, end }) => {
+                let number = usize::try_from(*table).map_err(|_| unknown())?;
+                let found = plan.header.tables.get(number).ok_or_else(unknown)?;
+                if offset > 0 {
+                    let known = plan.filenodes.get(number).copied().unwrap_or_default();
+                    still_in_place(&mut wire, found, known).await?;
+                }
+                copy_rows(&mut wire, found, *first, *end).await?;
+                None
+            }
+            Some(PartKind::LargeObjects) => {
+                let rows = plan.header.parts.iter().take(place);
+                let before = rows.filter(|kind| matches!(kind, PartKind::LargeObjects)).count();
+                let (first, end) = plan.large_objects.get(before).copied().ok_or_else(unknown)?;
+                set_encoding(&mut wire, "UTF8").await?;
+                wire.query("read in the order of an index", "SET enable_indexscan = on").await?;
+                Some(large_objects::Reader::open(&mut wire, &large_objects::in_range(first, end)).await?)
+            }
+            Some(PartKind::Schema) | None => return Err(unknown()),
+        };
+        let mut reader = Self { wire, objects, offset: 0, rest: None };
+        reader.skip_to(offset).await?;
+        Ok(reader)
+    }
+
+    /// Where the next chunk starts.
+    pub(in crate::postgres::source) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next chunk.
+    pub(in crate::postgres::source) async fn next(&mut self, max: usize) -> Result<Chunk> {
+        let piece = match self.rest.take() {
+            Some(piece) => piece,
+            None => self.piece(max).await?,
+        };
+        self.offset += piece.payload.len() as u64;
+        Ok(Chunk { payload: piece.payload, next_offset: self.offset, last: piece.last, rows: piece.rows })
+    }
+
+    /// The session, for another part, once this one is read to its end.
+    pub(in crate::postgres::source) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    async fn piece(&mut self, max: usize) -> Result<Piece> {
+        match &mut self.objects {
+            Some(objects) => {
+                let (payload, last) = objects.next(&mut self.wire, max).await?;
+                Ok(Piece { payload, rows: 0, last })
+            }
+            None => {
+                let chunk = self.wire.copy_chunk(max).await?;
+                Ok(Piece { payload: chunk.payload, rows: chunk.rows, last: chunk.last })
+            }
+        }
+    }
+
+    async fn skip_to(&mut self, offset: u64) -> Result<()> {
+        while self.offset < offset {
+            let mut piece = self.piece(SKIP_BYTES).await?;
+            let skip = usize::try_from(offset - self.offset).unwrap_or(usize::MAX).min(piece.payload.len());
+            self.offset += skip as u64;
+            let rest = piece.payload.split_off(skip);
+            let last = piece.last;
+            if !rest.is_empty() || last {
+                // How many of the rows are in the rest is not known, and matters to nobody.
+                self.rest = Some(Piece { payload: rest, rows: 0, last });
+            }
+            if last && self.offset < offset {
+                // A truncated table has nothing left to send; the log tells the destination of it.
+                self.offset = offset;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails if the table was rewritten since it was planned: then its rows come in another order.
+async fn still_in_place(wire: &mut Wire, table: &Table, known: u32) -> Result<()> {
+    let name = qualified(&table.schema, &table.name);
+    let query = format!("SELECT pg_relation_filenode(to_regclass({}))", literal(&name));
+    let found = wire.query("look whether a table was rewritten", &query).await?;
+    let found = found.first().and_then(|row| row.first()?.as_ref()?.parse().ok()).unwrap_or(0u32);
+    match found == known {
+        true => Ok(()),
+        false => Err(Error::LogLost(format!("the table {name} was rewritten while it was being sent"))),
+    }
+}
+
+/// Begins to read the rows of a range of pages.
+pub(in crate::postgres::source) async fn copy_rows(
+    wire: &mut Wire,
+    table: &Table,
+    first: u32,
+    end: Option<u32>,
+) -> Result<()> {
+    // As it is in the database: no conversion, and no rows that cannot be converted.
+    set_encoding(wire, "").await?;
+    // An index that has all columns may seem cheaper than the table; its order is another one.
+    wire.query("read in the order of the pages", "SET enable_indexonlyscan = off; SET enable_indexscan = off").await?;
+    let name = qualified(&table.schema, &table.name);
+    let columns: Vec<String> = table.columns.iter().map(|column| ident(column)).collect();
+    let mut pages = vec![];
+    if first > 0 {
+        pages.push(format!("ctid >= '({first},0)'"));
+    }
+    pages.extend(end.map(|end| format!("ctid < '({end},0)'")));
+    let pages = if pages.is_empty() { String::new() } else { format!(" WHERE {}", pages.join(" AND ")) };
+    let format = if table.binary { " (FORMAT binary)" } else { "" };
+    let copy = format!("COPY (SELECT {} FROM ONLY {name}{pages}) TO STDOUT{format}", columns.join(", "));
+    wire.copy_out(&format!("read the rows of {name}"), &copy).await
+}
+
+/// Sets the encoding of what is read; the database's own if it is empty.
+pub(in crate::postgres::source) async fn set_encoding(wire: &mut Wire, encoding: &str) -> Result<()> {
+    let set = format!(
+        "SELECT set_config('client_encoding', CASE WHEN current_setting('server_encoding') = 'SQL_ASCII' OR {0} = ''
+                THEN current_setting('server_encoding') ELSE {0} END, false)",
+        literal(encoding)
+    );
+    wire.query("set the encoding", &set).await.map(drop)
+}
