@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "the two halves that use these parts are being built on them")]
 
+mod apply;
 mod catalog;
 mod config;
 mod log;

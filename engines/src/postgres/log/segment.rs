@@ -44,6 +44,8 @@ pub(super) struct Context {
     relations: FxHashMap<u32, Bytes>,
     /// The open transaction, after so many of its changes.
     inside: Option<Point>,
+    /// Its first message, until something of it is put into a piece: no piece ends with a beginning.
+    begin: Option<Bytes>,
     /// Its messages of ours.
     pending: Vec<(String, Bytes)>,
 }
@@ -132,9 +134,10 @@ impl Builder {
         match message {
             Message::Begin { commit } => {
                 context.inside = Some(pgoutput::inside(commit));
-                payload::put_message(&mut self.buffer, bytes);
+                context.begin = Some(Bytes::copy_from_slice(bytes));
             }
             Message::Commit { end } => {
+                self.begin(context);
                 payload::put_message(&mut self.buffer, bytes);
                 let ended = |(prefix, content)| Marker { prefix, content, end };
                 markers.extend(context.pending.drain(..).map(ended));
@@ -146,10 +149,12 @@ impl Builder {
                 self.described.remove(&id);
             }
             Message::Row { relation, .. } => {
+                self.begin(context);
                 self.describe(context, relation)?;
                 payload::put_message(&mut self.buffer, bytes);
             }
             Message::Truncate { relations, .. } => {
+                self.begin(context);
                 for id in relations {
                     self.describe(context, u32::from_be_bytes(*id))?;
                 }
@@ -161,6 +166,7 @@ impl Builder {
                     let prefix = String::from_utf8_lossy(prefix).into_owned();
                     context.pending.push((prefix, Bytes::copy_from_slice(content)));
                 }
+                self.begin(context);
                 payload::put_message(&mut self.buffer, b"M");
             }
             Message::Logical { transactional: false, .. } | Message::Other => {}
@@ -176,6 +182,7 @@ impl Builder {
             return Err(Error::Internal("a large row that is none".to_owned()));
         };
         let behind = context.behind(&message)?;
+        self.begin(context);
         self.describe(context, relation)?;
         let len_u32 = u32::try_from(len).map_err(|_| Error::Corrupt("a row of more than 4 GiB".to_owned()))?;
         self.buffer.reserve(len + 4);
@@ -196,6 +203,12 @@ impl Builder {
             if let Some(inside) = &mut context.inside {
                 *inside = point;
             }
+        }
+    }
+
+    fn begin(&mut self, context: &mut Context) {
+        if let Some(begin) = context.begin.take() {
+            payload::put_message(&mut self.buffer, &begin);
         }
     }
 
@@ -244,8 +257,7 @@ pub(super) fn cut(batch: &RawBatch, at: Cut) -> Result<(RawBatch, RawBatch)> {
 
 fn stops(at: Cut, head: &Builder, context: &Context, message: &Message<'_>) -> Result<bool> {
     Ok(match (at, message) {
-        (_, Message::Relation { .. } | Message::Other) => false,
-        (Cut::At(point), Message::Begin { commit }) => Point { index: 1, ..pgoutput::inside(*commit) } > point,
+        (_, Message::Begin { .. } | Message::Relation { .. } | Message::Other) => false,
         (Cut::At(point), message) => context.behind(message)?.is_some_and(|behind| behind > point),
         (Cut::Bytes(_), Message::Commit { .. }) => false,
         (Cut::Bytes(bytes), _) => head.len() >= bytes && head.to > head.from,

@@ -1,6 +1,6 @@
 //! Messages in and out, over buffers that are filled and emptied with large system calls.
 
-use super::{broken, failure, low_water, stream::Stream};
+use super::{broken, failure::ServerError, low_water, stream::Stream};
 use crate::{Error, Result};
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use std::{future::Future as _, io, pin::pin, task::Poll};
@@ -180,7 +180,7 @@ impl Channel {
     fn lost(&mut self, what: &str, error: io::Error) -> Error {
         while let Ok(Some(frame)) = self.next_frame(what) {
             if frame.tag == b'E' {
-                return failure::read(&frame.body).into_error(what);
+                return ServerError::read(&frame.body).into_error(what);
             }
         }
         match error.kind() {

@@ -1,6 +1,6 @@
 //! COPY in both directions, as chunks of whole rows.
 
-use super::{State, Wire, broken, channel::frame_len, failure};
+use super::{State, Wire, broken, channel::frame_len, failure::ServerError};
 use crate::{Error, Result};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use postgres_protocol::message::frontend;
@@ -83,7 +83,7 @@ impl Wire {
                 }
                 b'c' => last = true,
                 b'E' => {
-                    let error = failure::read(&read[from..at]).fatal(what)?;
+                    let error = ServerError::read(&read[from..at]).fatal(what)?;
                     bytes::Buf::advance(read, at);
                     self.finish(what).await?;
                     return Err(error.into_error(what));
@@ -137,7 +137,7 @@ impl Wire {
         // The server says at once that a row was bad, and then swallows the rest: do not send it gigabytes for nothing.
         while let Some(frame) = self.channel.next_frame(what)? {
             if frame.tag == b'E' {
-                let error = failure::read(&frame.body).fatal(what)?;
+                let error = ServerError::read(&frame.body).fatal(what)?;
                 self.finish(what).await?;
                 return Err(error.into_error(what));
             }
@@ -186,7 +186,7 @@ impl Wire {
         match frame.tag {
             tag if tag == response => Ok(frame.body.first() == Some(&1)),
             b'E' => {
-                let error = failure::read(&frame.body).fatal(what)?;
+                let error = ServerError::read(&frame.body).fatal(what)?;
                 self.finish(what).await?;
                 Err(error.into_error(what))
             }

@@ -12,23 +12,23 @@ pub(crate) struct ServerError {
     pub(crate) fatal: bool,
 }
 
-/// Reads the body of an ErrorResponse.
-pub(super) fn read(body: &[u8]) -> ServerError {
-    let mut error = ServerError::default();
-    for field in body.split(|byte| *byte == 0) {
-        let Some((kind, text)) = field.split_first() else { continue };
-        let text = || String::from_utf8_lossy(text).into_owned();
-        match kind {
-            b'C' => error.code = text(),
-            b'M' => error.message = text(),
-            b'V' => error.fatal = text() != "ERROR",
-            _ => {}
-        }
-    }
-    error
-}
-
 impl ServerError {
+    /// Reads the body of an ErrorResponse.
+    pub(crate) fn read(body: &[u8]) -> Self {
+        let mut error = Self::default();
+        for field in body.split(|byte| *byte == 0) {
+            let Some((kind, text)) = field.split_first() else { continue };
+            let text = || String::from_utf8_lossy(text).into_owned();
+            match kind {
+                b'C' => error.code = text(),
+                b'M' => error.message = text(),
+                b'V' => error.fatal = text() != "ERROR",
+                _ => {}
+            }
+        }
+        error
+    }
+
     /// What it is to the caller.
     pub(crate) fn into_error(self, what: &str) -> Error {
         let Self { code, message, .. } = self;

@@ -15,6 +15,7 @@ mod tests;
 pub(crate) use channel::{Channel, frame_len};
 #[allow(unused_imports, reason = "callers take it apart without naming it")]
 pub(crate) use copy::CopyChunk;
+pub(crate) use failure::ServerError;
 
 use super::{config::PostgresConfig, sql};
 use crate::{Error, Result};
@@ -93,7 +94,7 @@ impl Wire {
             let frame = self.channel.frame(what).await?;
             match frame.tag {
                 b'D' => rows.push(row(what, frame.body)?),
-                b'E' => failed = Some(failure::read(&frame.body).fatal(what)?),
+                b'E' => failed = Some(ServerError::read(&frame.body).fatal(what)?),
                 b'Z' => break,
                 b'G' | b'H' | b'W' => return Err(broken(what, "a COPY where rows were expected")),
                 _ => {}
@@ -132,7 +133,7 @@ impl Wire {
             let frame = self.channel.frame(what).await?;
             match frame.tag {
                 b'C' => count = command_count(&frame.body),
-                b'E' => failed = Some(failure::read(&frame.body).fatal(what)?),
+                b'E' => failed = Some(ServerError::read(&frame.body).fatal(what)?),
                 b'Z' => break,
                 _ => {}
             }
@@ -154,7 +155,7 @@ pub(crate) fn command_count(body: &[u8]) -> u64 {
 
 /// The error that the body of an ErrorResponse tells.
 pub(crate) fn server_error(what: &str, body: &[u8]) -> Error {
-    failure::read(body).into_error(what)
+    ServerError::read(body).into_error(what)
 }
 
 /// What a server says that it must not say.

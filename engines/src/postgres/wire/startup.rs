@@ -3,7 +3,7 @@
 use super::{
     broken,
     channel::{Channel, Frame},
-    failure,
+    failure::ServerError,
     stream::Stream,
 };
 use crate::{
@@ -182,7 +182,7 @@ async fn authentication_request(channel: &mut Channel) -> Result<Frame> {
     let frame = channel.frame(WHAT).await?;
     match frame.tag {
         b'R' => Ok(frame),
-        b'E' => Err(failure::read(&frame.body).into_error(WHAT)),
+        b'E' => Err(ServerError::read(&frame.body).into_error(WHAT)),
         // A newer server may offer less than we asked for; we ask for 3.0.
         _ => Err(broken(WHAT, "no authentication request")),
     }
@@ -196,7 +196,7 @@ async fn greeting(mut channel: Channel) -> Result<Session> {
         match frame.tag {
             b'K' => backend_pid = frame.body.try_get_i32().map_err(|_| broken(WHAT, "a key is cut off"))?,
             b'S' => sql_ascii |= *frame.body == *b"server_encoding\0SQL_ASCII\0",
-            b'E' => return Err(failure::read(&frame.body).into_error(WHAT)),
+            b'E' => return Err(ServerError::read(&frame.body).into_error(WHAT)),
             b'Z' => return Ok(Session { channel, backend_pid, sql_ascii }),
             _ => {}
         }
