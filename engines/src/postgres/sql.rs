@@ -13,7 +13,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// `causeway.agent` lets our own DDL pass the event triggers of an operation.
 pub(crate) const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; SET causeway.agent = 'on'; \
-     SET DateStyle = ISO; SET IntervalStyle = postgres; SET extra_float_digits = 3; SET synchronous_commit = on";
+     SET DateStyle = ISO; SET IntervalStyle = postgres; SET extra_float_digits = 3; SET synchronous_commit = on; \
+     SET jit = off";
 
 /// A session with a database. Dropping it ends it.
 pub(crate) struct Sql {

@@ -121,9 +121,18 @@ impl Cluster {
         column.remove(0)
     }
 
-    /// Starts it.
+    /// Starts it. Should the test be killed, it is ended and removed all the same.
     pub(crate) fn up(&self) {
         self.pg_ctl(&["start", "-w", "-t", "60", "-l"], Some("log"));
+        let dir = self.dir.path().display();
+        let watch = format!(
+            "while [ -d /proc/{} ] && [ -d {dir}/data ]; do sleep 1; done; {} -s -D {dir}/data stop -m immediate; rm -rf {dir}",
+            std::process::id(),
+            bin("pg_ctl").display()
+        );
+        let mut watch_dog = as_postgres("sh");
+        watch_dog.arg("-c").arg(watch).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        watch_dog.spawn().expect("run sh");
     }
 
     /// Ends it as an operator does; sessions are cut off.

@@ -5,16 +5,17 @@
 /// elements'; domains, ranges and arrays are what they are made of. What initdb made (below 16384) is the same everywhere, and
 /// arrays and composites of it are harmless.
 pub(crate) const OID_BOUND: &str = "
-    WITH RECURSIVE oid_bound(oid) AS (
-        SELECT t.oid FROM pg_catalog.pg_type t
-        WHERE t.typsend = 0
-           OR t.oid::regtype::text = ANY ('{regproc,regprocedure,regoper,regoperator,regclass,regcollation,regtype,regrole,regnamespace,regconfig,regdictionary}')
-           OR t.oid >= 16384 AND (t.typtype = 'c' OR t.typcategory = 'A' AND t.typelem >= 16384)
-        UNION
-        SELECT t.oid FROM oid_bound b
-        JOIN pg_catalog.pg_type t ON t.typelem = b.oid AND t.typcategory = 'A'
-            OR t.typtype = 'd' AND t.typbasetype = b.oid
-            OR t.oid IN (SELECT rngtypid FROM pg_catalog.pg_range WHERE rngsubtype = b.oid)
+    WITH RECURSIVE made_of(oid, base) AS (
+        SELECT oid, typelem FROM pg_catalog.pg_type WHERE typcategory = 'A' AND typelem <> 0
+        UNION ALL SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd'
+        UNION ALL SELECT rngtypid, rngsubtype FROM pg_catalog.pg_range
+    ), oid_bound(oid) AS (
+        SELECT oid FROM pg_catalog.pg_type
+        WHERE typsend = 0
+           OR oid < 16384 AND typname IN ('regproc', 'regprocedure', 'regoper', 'regoperator', 'regclass', 'regcollation',
+               'regtype', 'regrole', 'regnamespace', 'regconfig', 'regdictionary')
+           OR oid >= 16384 AND (typtype = 'c' OR typcategory = 'A' AND typelem >= 16384)
+        UNION SELECT m.oid FROM oid_bound b JOIN made_of m ON m.base = b.oid
     )";
 
 /// Relations whose rows an operation carries: a condition on `c`, of `pg_class`, and `n`, of `pg_namespace`. Partitions and

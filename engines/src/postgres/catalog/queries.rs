@@ -1,7 +1,8 @@
 //! A query for each kind of object: its name, and what is to be equal.
 //!
 //! Only what `pg_get_...def` and the like show is taken, and columns that are in all versions from 13 on. Not taken: OIDs,
-//! statistics, owners' passwords, physical places, what a version computes otherwise (a NOT NULL is a constraint from 18 on).
+//! statistics, owners' passwords, physical places, what a version computes otherwise (a NOT NULL is a constraint from 18 on),
+//! what the server notes for itself (`pg_attver` among a column's options).
 
 /// Owner and grants, in the order of the grantees' names. The owner's own rights are not looked at, and no entry is as good
 /// as the entry that it stands for.
@@ -75,7 +76,8 @@ pub(super) const ALL: &[(&str, &str)] = &[
                 concat_ws(' ', (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0
                     AND b.attnum <= a.attnum AND NOT b.attisdropped), format_type(a.atttypid, a.atttypmod),
                     nullif(a.attcollation, t.typcollation)::regcollation, CASE WHEN a.attnotnull THEN 'not null' END,
-                    a.attidentity, a.attgenerated, a.attstorage, array_to_string(a.attoptions, ','),
+                    a.attidentity, a.attgenerated, a.attstorage, (SELECT string_agg(o, ',' ORDER BY o)
+                    FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\\_attver=%'),
                     pg_get_expr(d.adbin, d.adrelid), (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(a.attacl) x),
                     'comment ' || md5(col_description(c.oid, a.attnum)))
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace

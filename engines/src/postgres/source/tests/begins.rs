@@ -13,7 +13,8 @@ const KEYLESS: &str = "CREATE TABLE keyed(id int PRIMARY KEY, v text); CREATE TA
     CREATE UNLOGGED TABLE unlogged(a int); INSERT INTO keyless VALUES (1); INSERT INTO leaf VALUES (1, 1);
     ALTER TABLE keyless OWNER TO app; ALTER TABLE keyed OWNER TO app; GRANT ALL ON SCHEMA public TO app";
 
-const IDENTITIES: &str = "SELECT relname || relreplident FROM pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384
+const IDENTITIES: &str =
+    "SELECT relname || relreplident::text FROM pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384
     AND relnamespace = 'public'::regnamespace ORDER BY 1";
 
 #[tokio::test]
@@ -61,7 +62,7 @@ async fn ddl_is_refused_and_temporary_objects_are_not() {
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "COMMENT ON TABLE keyed IS 'x'",
         "GRANT SELECT ON keyed TO PUBLIC",
-        "SET session_replication_role = DEFAULT; DO 'BEGIN CREATE TABLE t(a int); END'",
+        "DO 'BEGIN CREATE TABLE t(a int); END'",
     ] {
         let error = app.batch_execute(refused).await.expect_err(refused);
         let error = error.as_db_error().expect("from the server");
@@ -143,7 +144,7 @@ async fn a_crash_at_any_step_of_the_beginning_is_recovered_from() {
         if finished {
             return;
         }
-        ms += 3;
+        ms += 3 + ms / 8;
     }
 }
 

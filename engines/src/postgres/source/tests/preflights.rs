@@ -65,7 +65,8 @@ async fn everything_in_the_way_is_told_at_once() {
     rig.cluster.run("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS false").await;
     assert!(codes(&findings(&rig, SHOP).await, Severity::Error).contains(&"NOT_CONNECTABLE"));
     rig.cluster.run("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS true").await;
-    rig.cluster.run(SHOP, "COMMIT PREPARED 'held'; ALTER SUBSCRIPTION sub SET (slot_name = NONE)").await;
+    rig.cluster.run(SHOP, "COMMIT PREPARED 'held'").await;
+    rig.cluster.run(SHOP, "ALTER SUBSCRIPTION sub SET (slot_name = NONE)").await;
     rig.cluster.run(SHOP, "DROP SUBSCRIPTION sub").await;
 }
 

@@ -164,7 +164,7 @@ impl Rig {
         let mut left = self.cluster.column("postgres", all).await;
         let there = "SELECT datname FROM pg_database WHERE datname = 'shop' AND datallowconn";
         if !self.cluster.column("postgres", there).await.is_empty() {
-            let inside = "SELECT 'publication ' || pubname FROM pg_publication
+            let inside = "SELECT 'publication ' || pubname FROM pg_publication WHERE pubname LIKE 'causeway%'
                  UNION ALL SELECT 'trigger ' || evtname FROM pg_event_trigger
                  UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname = 'causeway'
                  UNION ALL SELECT 'identity ' || relname FROM pg_class WHERE relreplident = 'f'";
