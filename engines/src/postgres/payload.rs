@@ -59,6 +59,9 @@ pub(crate) struct PlanHeader {
     /// One for each part of the plan, in its order; the first is the schema.
     pub(crate) parts: Vec<PartKind>,
     pub(crate) database: DatabaseProperties,
+    /// `server_version_num` of the source: some of what the two sides compare differs from one major version to the next.
+    #[serde(default)]
+    pub(crate) server_version: u32,
     /// As in [`Requirements`]: those that the destination lacks are created, where its agent may.
     #[serde(default)]
     pub(crate) roles: Vec<Role>,

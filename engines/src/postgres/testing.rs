@@ -8,8 +8,8 @@ use std::{
     net::TcpListener,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::OnceLock,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, OnceLock},
 };
 use tempfile::TempDir;
 
@@ -34,6 +34,7 @@ pub(crate) struct Cluster {
     dir: TempDir,
     port: u16,
     setup: Setup,
+    watch: Mutex<Option<Child>>,
 }
 
 impl Cluster {
@@ -57,7 +58,7 @@ impl Cluster {
             takeover_after: std::time::Duration::from_secs(1),
             ..Setup::new(format!("host=127.0.0.1 port={port} user=postgres"))
         };
-        let cluster = Self { dir, port, setup };
+        let cluster = Self { dir, port, setup, watch: Mutex::default() };
         cluster.up();
         cluster
     }
@@ -132,7 +133,16 @@ impl Cluster {
         );
         let mut watch_dog = as_postgres("sh");
         watch_dog.arg("-c").arg(watch).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        watch_dog.spawn().expect("run sh");
+        let started = watch_dog.spawn().expect("run sh");
+        self.end_watch(Some(started));
+    }
+
+    fn end_watch(&self, next: Option<Child>) {
+        let mut watch = self.watch.lock().expect("nobody panics while it is held");
+        if let Some(mut child) = std::mem::replace(&mut *watch, next) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// Ends it as an operator does; sessions are cut off.
@@ -177,6 +187,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        self.end_watch(None);
         let mut stop = as_postgres(bin("pg_ctl"));
         stop.arg("-s").arg("-D").arg(self.dir.path().join("data")).args(["stop", "-m", "immediate"]);
         let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();

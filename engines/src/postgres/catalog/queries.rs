@@ -239,5 +239,5 @@ pub(super) const ALL: &[(&str, &str)] = &[
             (SELECT string_agg(x::text, ',' ORDER BY x::text) FROM unnest(d.defaclacl) x) FROM pg_default_acl d",
     ),
     ("language", "SELECT quote_ident(lanname), lanpltrusted::text FROM pg_language WHERE oid >= 16384"),
-    ("foreign server", "SELECT quote_ident(srvname), concat_ws(' ', srvtype, srvversion, md5(array_to_string(srvoptions, ','))) FROM pg_foreign_server"),
+    ("foreign server", "SELECT quote_ident(srvname), concat_ws(' ', srvtype, srvversion, (SELECT md5(string_agg(o, ',' ORDER BY o)) FROM unnest(srvoptions) o)) FROM pg_foreign_server"),
 ];

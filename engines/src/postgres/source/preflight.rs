@@ -1,7 +1,7 @@
 //! What stands in the way of copying or moving a database, what to know before, and what it needs at its destination.
 
 mod database;
-mod needs;
+pub(super) mod needs;
 mod server;
 
 use super::{Inner, instance, names::Names};

@@ -6,7 +6,10 @@ use crate::{
     postgres::{
         payload::{FORMAT, PartKind, PlanHeader, Table},
         rows::{Row, one, rows},
-        source::memo::{SeedPlan, Slot},
+        source::{
+            memo::{SeedPlan, Slot},
+            preflight::needs,
+        },
         sql::Sql,
         types::{CARRIED, OID_BOUND},
     },
@@ -65,6 +68,10 @@ pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str, slot: 
             format: FORMAT,
             parts: vec![PartKind::Schema],
             database: properties::read(sql, database).await?,
+            server_version: one(sql, "read the version", "SELECT current_setting('server_version_num')")
+                .await?
+                .parse(0)?,
+            roles: needs::roles(sql).await?,
             ..PlanHeader::default()
         },
         ..SeedPlan::default()
