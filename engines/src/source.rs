@@ -190,7 +190,8 @@ pub trait SourceEngine: Send + Sync + 'static {
     async fn mark(&self, role: &SourceRole, attempt: Attempt) -> Result<Position>;
 
     /// Opens a fenced database again and records `next`, in one transaction where the engine has one, else in the order
-    /// reopen, record. Restores what `role` saved. Does not need an open stream; an open one goes on.
+    /// reopen, record. Restores what `role` saved. Does not need an open stream; an open one goes on. An agent that was
+    /// restarted opens one before: what an engine cannot know about its log otherwise, the standing fence may prove.
     async fn unfence(&self, role: &SourceRole, next: &SourceRole) -> Result<()>;
 
     /// Ends the operation at the source for good: a move drops the database, a copy ends its log retention. `role` is

@@ -164,6 +164,7 @@ impl Session {
     /// Opens the database again after the destination closed the attempt, or goes on streaming after an aborted mark.
     pub async fn unfence(&self, version: CommandVersion, attempt: Attempt) -> Result<(), Error> {
         self.hear();
+        self.open_before_reopening().await;
         let mut role = self.role.lock().await;
         let planned = step(&role, &Event::Unfence(version, attempt))?;
         self.reopen(&mut role, planned).await
@@ -172,10 +173,22 @@ impl Session {
     /// Opens the database again because an operator says so.
     pub async fn force_unfence(&self, version: CommandVersion) -> Result<(), Error> {
         self.hear();
+        self.open_before_reopening().await;
         let mut role = self.role.lock().await;
         let planned = step(&role, &Event::ForceUnfence(version))?;
         tracing::warn!(operation = %self.operation, "an operator reopens the source by force");
         self.reopen(&mut role, planned).await
+    }
+
+    /// Opens the stream while the fence stands, for an agent that was restarted: a log that was interrupted meanwhile is
+    /// complete all the same, since nobody can have written. Reopening must not fail for it.
+    pub(super) async fn open_before_reopening(&self) {
+        if self.role().await.in_doubt().is_some()
+            && let Err(error) = self.stream().await
+        {
+            tracing::warn!(operation = %self.operation, error = %service::status::chain(&error),
+                "open the stream before the fence is lifted");
+        }
     }
 
     async fn reopen(&self, role: &mut SourceRole, planned: handover::source_role::Step) -> Result<(), Error> {

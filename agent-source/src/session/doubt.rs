@@ -68,6 +68,7 @@ impl Session {
     /// Acts on the destination's answer.
     async fn answered(&self, attempt: Attempt, answer: DestAnswer) -> Result<(), Error> {
         tracing::info!(operation = %self.operation, attempt = attempt.0, ?answer, "the destination answered");
+        self.open_before_reopening().await;
         let mut role = self.role.lock().await;
         let decided = step(&role, &Event::DestAnswered(attempt, answer))?;
         if decided.actions.contains(&Action::Reopen(attempt)) {

@@ -190,6 +190,12 @@ impl SourceEngine for SqliteSource {
     }
 
     async fn unfence(&self, role: &SourceRole, next: &SourceRole) -> Result<()> {
+        // A log that was interrupted while no agent watched can be joined while the fence stands, and only then.
+        if let Some(stream) = self.stream(&role.operation)
+            && let Err(error) = stream.begun().await
+        {
+            tracing::warn!(operation = %role.operation, %error, "resume the log before the fence is lifted");
+        }
         let (was, next) = (role.clone(), next.clone());
         self.job(move |config, store| {
             let path = config.database(&was.database);

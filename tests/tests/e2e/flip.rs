@@ -138,3 +138,39 @@ fn a_source_agent_that_dies_fenced_asks_the_destination_before_it_opens() {
     application.until_commits_at(&cluster.east().database("shop.db"), 50);
     assert_moved(&cluster, "shop.db", &application.finish());
 }
+
+#[test]
+fn a_source_agent_that_dies_fenced_needs_no_second_seed_although_the_wal_is_gone() {
+    let cluster = Cluster::new();
+    content::filled(&cluster.west().database("shop.db"), 5);
+    let mut application = cluster.application("shop.db").start();
+    let op = cluster.start_move("shop.db");
+    op.until_ready();
+    cluster.stop(DEST);
+    op.complete();
+    application.until_fenced();
+    // Killed before it could be prepared, so that the attempt is given up.
+    cluster.kill(DEST);
+    cluster.kill(SOURCE);
+    let history = application.history().to_owned();
+    application.finish();
+    let wal = cluster.west().path().join("shop.db-wal");
+    let db = Connection::open(cluster.west().database("shop.db")).expect("open");
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).expect("read");
+    drop(db);
+    assert!(!wal.exists(), "whoever closes last takes the WAL along");
+
+    cluster.restart(DEST);
+    cluster.restart(SOURCE);
+    let after =
+        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
+    if after.state() == State::ReadyForCompletion {
+        op.complete();
+    }
+    let moved = op.until_succeeded();
+    assert!(moved.attempt >= 2, "an attempt was given up before: {moved:?}");
+    let generation = moved.progress.unwrap_or_default().generation;
+    assert_eq!(generation, 1, "the standing fence proves that nobody wrote: nothing is to be verified");
+    cluster.assert_sound(&cluster.east().database("shop.db"), &history);
+    assert!(cluster.west().is_tombstone("shop.db"));
+}

@@ -48,6 +48,11 @@ impl Stream {
         self.worker.ask(Work::Mark).await
     }
 
+    /// Returns once the log was begun or resumed.
+    pub async fn begun(&self) -> Result<()> {
+        self.worker.ask(Work::Begin).await
+    }
+
     /// Goes on after a fence was lifted.
     pub async fn lifted(&self) -> Result<()> {
         self.worker.ask(Work::Lifted).await

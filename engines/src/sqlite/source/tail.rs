@@ -10,7 +10,9 @@ mod fence;
 mod rotate;
 
 use super::{
-    connect, identity,
+    connect,
+    fence::stands,
+    identity,
     wal::{self, Cursor, FrameReader},
     wal_index::WalIndex,
 };
@@ -135,6 +137,25 @@ impl Tail {
         }
         tail.cursor = cursor;
         tail.held = cursor;
+        Ok(tail)
+    }
+
+    /// Goes on after `seq` at what the WAL is now, although nothing tells how it came to be so. Only for a log that reached
+    /// the operation's own fence, and only while that stands: then nobody has written since, and nothing is missing. Fails
+    /// with [`Error::LogLost`] if no fence stands.
+    pub fn join(path: &Path, incarnation: &Incarnation, seq: u64) -> Result<Self> {
+        let mut tail = Self::open(path, incarnation)?;
+        let header = tail.index.header()?;
+        // Looked at after the index: whoever lifts the fence writes, and what is written after it belongs to the log.
+        if !stands(&connect::first_page(&tail.spare)?) {
+            return Err(Error::LogLost("the WAL was interrupted, and no fence stands".to_owned()));
+        }
+        if let Some(wal_header) = wal::read_header(&tail.wal)? {
+            tail.reader.begin_at(&wal_header);
+        }
+        let checksum = if header.frames > 0 { header.checksum } else { [0, 0] };
+        tail.cursor = Cursor { seq, salt: header.salt, frame: header.frames, checksum };
+        tail.held = tail.cursor;
         Ok(tail)
     }
 

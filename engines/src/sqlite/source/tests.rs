@@ -10,3 +10,4 @@ mod moves;
 mod preflights;
 mod restarts;
 mod rollback;
+mod standing;

@@ -48,6 +48,8 @@ pub enum Work {
     Fence(Box<SourceRole>, Duration, Reply<(SourceRole, Point)>),
     /// Take a consistent point.
     Mark(Reply<Point>),
+    /// Begin or resume the log, if that has not happened yet.
+    Begin(Reply<()>),
     /// Do now what a fence would have to wait for.
     Settle(Reply<()>),
     /// The fence was lifted.
@@ -301,6 +303,7 @@ impl Worker {
             }
             Work::Fence(role, grace, reply) => answer(reply, self.noticing(|w| w.fence(*role, grace))),
             Work::Mark(reply) => answer(reply, self.noticing(Self::mark)),
+            Work::Begin(reply) => answer(reply, self.noticing(|_| Ok(()))),
             Work::Settle(reply) => answer(reply, self.noticing(Self::settle)),
             Work::Lifted(reply) => answer(reply, self.noticing(Self::lifted)),
         }

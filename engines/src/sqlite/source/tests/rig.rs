@@ -47,6 +47,8 @@ impl Rig {
         db.close().expect("closed");
         let mut config = SqliteConfig::new(dir.path());
         config.takeover_after = Duration::from_millis(200);
+        // Small, so that no finding hangs on how much of this machine's disk is free.
+        config.log_budget_bytes = 1 << 30;
         configure(&mut config);
         let source = SqliteSource::new(config.clone(), Arc::new(RealHost));
         source.take_over().await.expect("the lock");

@@ -43,7 +43,7 @@ impl Worker {
         let Some(generation) = Generation::load(&dir)? else { return Ok(false) };
         let epoch = store.check()?.0;
         let start = generation.start()?;
-        let spool = match Spool::recover(&dir, epoch, config.spool_segment_bytes)? {
+        let mut spool = match Spool::recover(&dir, epoch, config.spool_segment_bytes)? {
             Some(spool) => spool,
             // Nothing was read since the generation began.
             None => Spool::create(&dir, epoch, config.spool_segment_bytes, start)?,
@@ -56,7 +56,14 @@ impl Worker {
             Journal::Wal => {
                 let cursor = Cursor::of(&spool.end());
                 let cursor = cursor.ok_or_else(|| Error::LogLost("the journal mode was another one".to_owned()))?;
-                let tail = Tail::resume(&path, &role.incarnation, cursor)?;
+                let tail = match Tail::resume(&path, &role.incarnation, cursor) {
+                    Err(Error::LogLost(why)) if self.reached_fence(&generation, &mut spool)? => {
+                        let tail = Tail::join(&path, &role.incarnation, cursor.seq)?;
+                        tracing::info!(operation = %role.operation, why, "the standing fence proves that nobody wrote");
+                        tail
+                    }
+                    other => other?,
+                };
                 same_page_size(tail.page_size(), &generation)?;
                 Mode::Wal(Box::new(tail))
             }
@@ -77,6 +84,19 @@ impl Worker {
         self.mode = Some(mode);
         self.set_seed(SeedState { generation, hashes });
         Ok(true)
+    }
+
+    /// Whether the retained log goes at least to this operation's own fence, should that stand.
+    fn reached_fence(&self, generation: &Generation, spool: &mut Spool) -> Result<bool> {
+        match &self.setting.role.phase {
+            Phase::Fenced { position, .. } => Ok(spool.holds(Point::parse(position)?)),
+            // The log was read to its end before the fence was written. It was not synced, so a power cut may have taken
+            // some of it, and here no position tells.
+            Phase::Fencing { saved, .. } => Ok(!saved.is_empty() && generation.same_boot()?),
+            Phase::Replicating | Phase::Releasing { .. } | Phase::Released { .. } | Phase::CleaningUp { .. } => {
+                Ok(false)
+            }
+        }
     }
 
     /// An attempt has one position: in a fenced role nothing beyond it is given, whichever agent gives it.
