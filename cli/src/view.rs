@@ -48,6 +48,15 @@ mirror!(
         on_online: Option<Hook> = m.on_online.as_ref().map(Hook::from),
         max_freeze_ms: u64 = m.max_freeze_ms,
         freeze_ms: u64 = m.freeze_ms,
+        overrides: Vec<Override> = m.overrides.iter().map(Override::from).collect(),
+    }
+);
+
+mirror!(
+    /// An override that an operator used.
+    Override of Override as m {
+        what: String = m.what.clone(),
+        at: Option<Timestamp> = m.at.and_then(moment),
     }
 );
 

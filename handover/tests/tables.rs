@@ -313,6 +313,24 @@ fn a_destination_that_turns_out_primary_rolls_forward() {
 }
 
 #[test]
+fn a_forced_promotion_is_recorded_once_and_undoes_nothing() {
+    let forced = Event::ForcedPromote { attempt: A1, now_ms: 7 };
+    let op = go(&operation(State::Ready), &forced);
+    assert_eq!(operation::actions(&op), [Action::Release(A1), Action::Finish]);
+    assert_eq!(op.overrides, [("force-promote".to_owned(), 7)]);
+    let op = go(&op, &Event::ForgetSource { now_ms: 8 });
+    let op = go(&op, &Event::Finished(None));
+    assert_eq!(go(&op, &forced), op, "asked again, nothing begins anew");
+
+    // The driver heard of the promotion before it was recorded.
+    let op = go(&operation(State::Ready), &Event::Complete { max_freeze_ms: 5, grace_ms: 1 });
+    let op = go(&op, &Event::Promoted { attempt: A1, freeze_ms: 3 });
+    let op = go(&op, &Event::Released);
+    let noted = go(&op, &forced);
+    assert_eq!((noted.state, noted.overrides.len()), (op.state, 1));
+}
+
+#[test]
 fn a_cancel_cleans_the_destination_first_and_forgets_last() {
     for state in [State::Preparing, State::Seeding, State::CatchingUp, State::Ready] {
         let op = go(&operation(state), &Event::Cancel { now_ms: 1 });

@@ -139,6 +139,10 @@ pub fn details(output: &Output, operation: &Operation) -> String {
         put("Hook", format!("on_online {outcome}, took {}", units::ms(hook.took_ms)));
         hook.output.lines().for_each(|line| put("", line.to_owned()));
     }
+    for used in &operation.overrides {
+        let at = used.at.map(|at| format!(" at {}", short(at))).unwrap_or_default();
+        put("Override", format!("{}{at}", output.paint(Look::Warn, &used.what)));
+    }
     put("Batch", operation.batch.clone());
     if !operation.findings.is_empty() {
         let head = if operation.state == "succeeded" { "To redo afterwards" } else { "Findings" };

@@ -73,11 +73,13 @@ fn every_field_of_the_api_is_there() {
     let of = |value: serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     let instance = Instance::from(&v1::Instance::default());
     let database = Database::from(&v1::Database::default());
+    let used = Override::from(&v1::Override::default());
     let operation = operation();
     let mirrored = [
         ("Operation", of(serde_json::to_value(&operation).unwrap())),
         ("Progress", of(serde_json::to_value(&operation.progress).unwrap())),
         ("Finding", of(serde_json::to_value(&operation.findings[0]).unwrap())),
+        ("Override", of(serde_json::to_value(used).unwrap())),
         ("Instance", of(serde_json::to_value(instance).unwrap())),
         ("Database", of(serde_json::to_value(database).unwrap())),
     ];

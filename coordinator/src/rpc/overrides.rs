@@ -5,7 +5,7 @@ use std::future::Future;
 
 use handover::{
     Attempt, CommandVersion, Kind, OperationId,
-    operation::{Event, Operation, State, step},
+    operation::{Completing, CompletionStep as Step, Event, Illegal, Operation, State, step},
 };
 use proto::v1;
 use service::serve::Peer;
@@ -107,6 +107,10 @@ pub(super) async fn force_promote(
     let attempt = operation.attempt.max(Attempt(1));
     let event = |now_ms| Event::ForcedPromote { attempt, now_ms };
     legal(core, &stored, event)?;
+    if let State::Completing(Completing { step: Step::Flipped { .. } | Step::Forgetting { .. }, .. }) = operation.state
+    {
+        return Err(Error::Illegal(vec![(id, Illegal::TooLate)]));
+    }
     if operation.kind == Kind::Move
         && let Some(agent) = source(core, operation).await?
     {
@@ -149,7 +153,7 @@ fn legal(core: &Core, stored: &Stored, event: impl Fn(i64) -> Event) -> Result<(
     let queued = operation.state == State::Queued;
     let refused = match step(operation, &event(core.now_ms())) {
         Ok(_) if !queued => return Ok(()),
-        Ok(_) => handover::operation::Illegal::NotReady { state: operation.state.as_str() },
+        Ok(_) => Illegal::NotReady { state: operation.state.as_str() },
         Err(refused) => refused,
     };
     Err(Error::Illegal(vec![(operation.id.clone(), refused)]))

@@ -49,6 +49,7 @@ fn build(stored: &Stored, view: Option<&View>, place: u32) -> v1::Operation {
         on_online: operation.hook.as_ref().map(hook),
         max_freeze_ms: record.max_freeze_ms,
         freeze_ms: operation.freeze_ms.unwrap_or(0),
+        overrides: operation.overrides.iter().map(used).collect(),
     }
 }
 
@@ -128,6 +129,10 @@ fn reason(reason: &Reason) -> v1::Reason {
 
 fn hook(hook: &HookOutcome) -> v1::Hook {
     v1::Hook { ok: hook.ok, exit_code: hook.exit_code, output: hook.output.clone(), took_ms: hook.took_ms }
+}
+
+fn used((what, at_ms): &(String, i64)) -> v1::Override {
+    v1::Override { what: what.clone(), at: Some(timestamp(*at_ms)) }
 }
 
 fn progress(progress: &Progress) -> v1::Progress {

@@ -45,6 +45,8 @@ async fn the_source_is_reopened_when_the_destination_is_gone() {
     cluster.until(&id, "forgetting", |now| now.step.contains("removing the records")).await;
     let ended = forget(&cluster, &id, v1::Side::Dest).await.unwrap();
     assert_eq!((ended.state(), ended.reason.unwrap().code.as_str()), (State::Failed, "FORCED_UNFENCE"));
+    let used: Vec<&str> = ended.overrides.iter().map(|used| used.what.as_str()).collect();
+    assert_eq!(used, ["force-unfence", "forget dest", "forget dest"]);
     assert!(cluster.world.lock().sources.is_empty());
 }
 
@@ -103,6 +105,7 @@ async fn the_destination_is_promoted_when_the_source_is_gone() {
     promote(&cluster, &id).await.unwrap();
     assert_eq!(cluster.world.writable("east", "shop"), Some(true));
     cluster.until(&id, "waiting", |now| now.step.contains("dropping the source")).await;
+    assert_refused(promote(&cluster, &id).await, Code::FailedPrecondition, "TOO_LATE");
     // Both times: what is to be dropped, and what is to be cleaned up.
     forget(&cluster, &id, v1::Side::Source).await.unwrap();
     cluster.until(&id, "ended", |now| now.state() == State::Succeeded).await;

@@ -4,7 +4,7 @@ use super::{
     Action, CancelStep, Cancelling, Completing, CompletionStep as Step, Event, Operation, Outcome, Reason, State, Then,
     event::{by_clock, by_user},
 };
-use crate::{Severity, source_role::DestAnswer};
+use crate::{Attempt, Severity, source_role::DestAnswer};
 
 /// Attempts that may follow an aborted one by themselves while the user's Complete stands. Each restart of an agent in the
 /// middle of a cutover uses one up; five in a row say that a person should look.
@@ -65,6 +65,9 @@ pub fn actions(operation: &Operation) -> Vec<Action> {
     }
 }
 
+/// How a forced promotion is recorded.
+const PROMOTED: &str = "force-promote";
+
 /// What `event` makes of `operation`: to be stored before [`actions`] of it are performed. The same event twice has the
 /// effect of one, or is refused.
 pub fn step(operation: &Operation, event: &Event) -> Result<Operation, Illegal> {
@@ -78,9 +81,7 @@ pub fn step(operation: &Operation, event: &Event) -> Result<Operation, Illegal> 
         Event::ForgetDest { now_ms } => return forget_dest(operation, *now_ms),
         Event::ForcedUnfence { now_ms } => return forced_unfence(operation, *now_ms),
         Event::ForcedPromote { attempt, now_ms } => {
-            let mut next = noting(operation, "force-promote", *now_ms);
-            next.attempt = operation.attempt.max(*attempt);
-            return Ok(flipped(&next, *attempt, 0));
+            return Ok(forced_promote(operation, *attempt, *now_ms));
         }
         Event::Tick { now_ms } if operation.times.deadline_ms.is_some_and(|d| *now_ms >= d) => {
             return match &operation.state {
@@ -371,6 +372,20 @@ fn forced_unfence(operation: &Operation, now_ms: i64) -> Result<Operation, Illeg
     }
 }
 
+fn forced_promote(operation: &Operation, attempt: Attempt, now_ms: i64) -> Operation {
+    let next = noting(operation, PROMOTED, now_ms);
+    match &operation.state {
+        // Somebody else heard of the promotion first: what was done since is not done again, but the override is recorded.
+        State::Completing(Completing { step: Step::Flipped { .. } | Step::Forgetting { .. }, .. }) => {
+            match operation.overrides.iter().any(|(what, _)| what == PROMOTED) {
+                true => operation.clone(),
+                false => next,
+            }
+        }
+        _ => flipped(&Operation { attempt: operation.attempt.max(attempt), ..next }, attempt, 0),
+    }
+}
+
 fn with(operation: &Operation, state: State) -> Operation {
     Operation { state, ..operation.clone() }
 }
@@ -387,7 +402,7 @@ fn cancelling(operation: &Operation, outcome: Outcome, reason: Reason) -> Operat
     next
 }
 
-fn flipped(operation: &Operation, attempt: crate::Attempt, freeze_ms: u64) -> Operation {
+fn flipped(operation: &Operation, attempt: Attempt, freeze_ms: u64) -> Operation {
     let completing = match &operation.state {
         State::Completing(completing) => completing.clone(),
         _ => Completing { attempt, max_freeze_ms: 0, grace_ms: 0, retries: 0, step: Step::Cutover },

@@ -11,6 +11,7 @@ mod journeys;
 mod kills;
 mod layers;
 mod networks;
+mod overrides;
 mod queue;
 mod requests;
 mod wire;
