@@ -81,6 +81,10 @@ pub struct LimitArgs {
     #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_FINISH_TIMEOUT_SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub finish_timeout_seconds: u64,
 
+    /// Days for which ended operations are kept; of each database between two instances the newest is kept for ever
+    #[arg(long, value_name = "DAYS", env = "CAUSEWAY_KEEP_ENDED", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    pub keep_ended: u32,
+
     /// Allow operations between instances of different subscriptions
     #[arg(long, env = "CAUSEWAY_ALLOW_CROSS_SUBSCRIPTION", value_parser = BoolishValueParser::new())]
     pub allow_cross_subscription: bool,
@@ -135,6 +139,8 @@ pub struct Limits {
     pub timeouts: Timeouts,
     /// How long the destination may take to finish.
     pub finish_timeout: Duration,
+    /// How long ended operations are kept at least.
+    pub keep_ended: Duration,
     /// Subscriptions may differ.
     pub allow_cross_subscription: bool,
     /// Regions may differ.
@@ -229,6 +235,7 @@ impl From<&LimitArgs> for Limits {
                 command: Duration::from_millis(args.command_timeout_ms),
             },
             finish_timeout: Duration::from_secs(args.finish_timeout_seconds),
+            keep_ended: Duration::from_secs(u64::from(args.keep_ended) * 86_400),
             allow_cross_subscription: args.allow_cross_subscription,
             allow_cross_region: args.allow_cross_region,
         }

@@ -14,6 +14,8 @@ mod core;
 pub mod admission;
 pub mod driver;
 
+mod retention;
+
 mod rpc;
 mod server;
 

@@ -15,7 +15,7 @@ use crate::{
     core::Core,
     driver::{self, Hub},
     instances::Instances,
-    rpc,
+    retention, rpc,
     store::{self, InstanceRecord, Records, RedbStore},
 };
 
@@ -64,9 +64,11 @@ impl Coordinator {
             shutdown: shutdown.clone(),
         });
         let serving = serve::run(&env, listener, tls, rpc::services(core.clone()), shutdown.clone());
+        // No task of its own: nobody may hold the store open after this future is gone.
+        let forgetting = retention::run(core.clone());
         let driving = driver::run(core);
         // Whichever ends first, by shutdown or by an error, ends the other.
-        let (driven, served) = tokio::join!(
+        let (driven, served, ()) = tokio::join!(
             async {
                 let ended = driving.await;
                 shutdown.trigger();
@@ -77,6 +79,8 @@ impl Coordinator {
                 shutdown.trigger();
                 ended
             },
+            // Heeds the shutdown too; what it has not got to is for the next start.
+            forgetting,
         );
         tracing::info!("coordinator stopped");
         driven?;

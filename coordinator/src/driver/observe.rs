@@ -16,10 +16,7 @@ impl Performer {
     pub(super) async fn observe(&self, operation: &Operation) -> Event {
         loop {
             self.pace().await;
-            let (source, dest) =
-                futures::join!(async { self.source(&operation.source).await?.status(&self.id).await }, async {
-                    self.dest(&operation.destination).await?.status(&self.id).await
-                },);
+            let (source, dest) = self.statuses(operation).await;
             let now_ms = self.core.now_ms();
             if let Some(reason) = lost_or_fatal(operation, &source, &dest) {
                 return Event::Fail { reason, now_ms };
@@ -36,6 +33,29 @@ impl Performer {
                 _ => self.note(false),
             }
         }
+    }
+
+    /// Look at both agents while other actions decide: what they say is shown, and nothing follows from it.
+    pub(super) async fn look_on(&self, operation: &Operation) -> std::convert::Infallible {
+        loop {
+            // First of all a pause: a flip that takes milliseconds is not to be disturbed.
+            self.core.env.sleep(self.core.limits.observe_every).await;
+            self.pace().await;
+            let (source, dest) = self.statuses(operation).await;
+            if let (Ok(source), Ok(dest)) = (&source, &dest) {
+                self.publish(source, dest, self.core.now_ms());
+            }
+            self.note(source.is_ok() && dest.is_ok());
+        }
+    }
+
+    async fn statuses(
+        &self,
+        operation: &Operation,
+    ) -> (Result<SourceStatus, agents::Error>, Result<DestStatus, agents::Error>) {
+        futures::join!(async { self.source(&operation.source).await?.status(&self.id).await }, async {
+            self.dest(&operation.destination).await?.status(&self.id).await
+        })
     }
 
     /// Wait until it is time for the next look.

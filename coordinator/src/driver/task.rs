@@ -77,6 +77,14 @@ impl Task {
             }
         }
         let version = self.stored.version;
+        let (performer, operation) = (self.performer.clone(), self.stored.operation().clone());
+        let onlooker = async move {
+            match operation.state {
+                State::Completing(_) => performer.look_on(&operation).await,
+                // Observed by an action, or not at all.
+                _ => std::future::pending().await,
+            }
+        };
         let happened = tokio::select! {
             biased;
             _ = self.view.wait_for(|view| view.stored.version > version) => Happened::Changed,
@@ -85,6 +93,7 @@ impl Task {
                 drop(self.running.remove(at));
                 Happened::Performed(performed)
             }
+            never = onlooker => match never {},
         };
         match happened {
             Happened::Changed | Happened::Performed(Performed::Changed) => self.reload().await,

@@ -8,6 +8,7 @@
 //! | `request/<id>` | a start request that carried an id |
 //! | `instance/<name>` | a registered instance |
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream::BoxStream};
@@ -20,6 +21,7 @@ const PAGE: usize = 256;
 
 const OPERATIONS: &str = "op/";
 const INSTANCES: &str = "instance/";
+const REQUESTS: &str = "request/";
 
 /// The records of one store. Cloning is cheap.
 #[derive(Clone)]
@@ -155,7 +157,7 @@ impl Records {
             txn = txn.absent(&key).put(&key, codec::encode(&key, &ids)?);
         }
         if let Some((id, request)) = &creation.request {
-            let key = format!("request/{id}");
+            let key = format!("{REQUESTS}{id}");
             txn = txn.absent(&key).put(&key, codec::encode(&key, request)?);
         }
         let error = match self.store.commit(txn).await {
@@ -207,6 +209,42 @@ impl Records {
         Ok(CommandVersion(self.store.commit(txn).await?.0))
     }
 
+    /// Remove an operation that ended, and its place in its batch. With the last one of a batch the batch goes, and the
+    /// request that started it, if that carried an id.
+    pub async fn forget(&self, stored: &Stored, request: Option<&String>) -> Result<(), Error> {
+        let key = operation_key(stored.id());
+        let mut txn = Txn::default().check(&key, Revision(stored.version.0)).delete(&key);
+        let batch = format!("batch/{}", stored.operation().batch);
+        if let Some(found) = self.store.get(&batch).await? {
+            let mut ids: Vec<OperationId> = codec::decode(&batch, &found.value)?;
+            ids.retain(|id| id != stored.id());
+            txn = txn.check(&batch, found.version);
+            txn = match ids.is_empty() {
+                false => txn.put(&batch, codec::encode(&batch, &ids)?),
+                true => request.into_iter().fold(txn.delete(&batch), |txn, id| txn.delete(format!("{REQUESTS}{id}"))),
+            };
+        }
+        self.store.commit(txn).await.map(drop)
+    }
+
+    /// The ids of the requests that carried one, by the batch each started.
+    pub async fn requests(&self) -> Result<HashMap<String, String>, Error> {
+        let mut all = HashMap::new();
+        let mut page = Page::first(PAGE);
+        loop {
+            let entries = self.store.list(REQUESTS, page.clone()).await?;
+            let full = entries.len() == PAGE;
+            for entry in entries {
+                let request: RequestRecord = codec::decode(&entry.key, &entry.versioned.value)?;
+                all.insert(request.batch, entry.key[REQUESTS.len()..].to_owned());
+                page.after = Some(entry.key);
+            }
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+
     /// The operations of a batch in the order of the request; empty if it is unknown.
     pub async fn batch(&self, batch: &str) -> Result<Vec<OperationId>, Error> {
         Ok(self.read(&format!("batch/{batch}")).await?.unwrap_or_default())
@@ -214,7 +252,7 @@ impl Records {
 
     /// A request that carried this id.
     pub async fn request(&self, id: &str) -> Result<Option<RequestRecord>, Error> {
-        self.read(&format!("request/{id}")).await
+        self.read(&format!("{REQUESTS}{id}")).await
     }
 
     /// A registered instance and the version of its record.
@@ -263,7 +301,7 @@ impl Records {
             .filter_map(|change| {
                 let stored = match change {
                     Err(error) => Some(Err(error)),
-                    // Operations are never removed.
+                    // Only operations that ended are removed; whoever followed one was told its end.
                     Ok(change) => change.value.map(|value| {
                         let record = codec::decode(&change.key, &value)?;
                         Ok(Stored { version: CommandVersion(change.revision.0), record })

@@ -64,6 +64,25 @@ async fn a_lag_longer_than_the_freeze_touches_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn progress_is_refreshed_while_the_completion_waits() {
+    let cluster = Cluster::start().await;
+    let id = cluster.start_move("shop").await;
+    cluster.ready(&id).await;
+    cluster.world.lock().hold_markers = true;
+    cluster.complete(&id).await;
+    cluster.until_called("source.Fence").await;
+    let observed = |now: &proto::v1::Operation| {
+        let at = now.progress.as_ref().and_then(|progress| progress.observed);
+        at.map(|at| (at.seconds, at.nanos))
+    };
+    let mut last = cluster.until(&id, "completing", |now| now.state() == State::Completing).await;
+    for _ in 0..3 {
+        last = cluster.until(&id, "observed again", |now| observed(now) > observed(&last)).await;
+        assert_eq!(last.state(), State::Completing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_busy_source_ends_the_attempt() {
     let cluster = Cluster::start().await;
     let id = cluster.start_move("shop").await;

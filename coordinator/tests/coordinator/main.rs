@@ -11,3 +11,4 @@ mod overrides;
 mod queue;
 mod requests;
 mod restarts;
+mod retention;
