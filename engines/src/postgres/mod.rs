@@ -8,6 +8,7 @@
 mod apply;
 mod catalog;
 mod config;
+mod dest;
 mod log;
 mod payload;
 mod position;
@@ -21,6 +22,7 @@ mod types;
 mod wire;
 
 pub use config::{OnDdl, PostgresConfig, Setup};
+pub use dest::PostgresDest;
 pub use source::PostgresSource;
 
 /// The engine's name at both ends.

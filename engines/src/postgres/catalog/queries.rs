@@ -96,7 +96,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
                 || (SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = c.oid), '') || ",
             comment!("c.oid", "pg_class"),
             " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE ", users!("pg_class", "i.indrelid")
+             WHERE c.relname NOT LIKE 'causeway\\_row\\_%' AND ", users!("pg_class", "i.indrelid")
         ),
     ),
     (

@@ -1,0 +1,166 @@
+//! What the log does not carry: sequences, large objects, unlogged tables, and the source's catalog to compare with.
+//!
+//! Each is applied in one or more transactions, the last of which records where it ends; applying one again has the same
+//! effect. Nothing here waits for the disk: the marker does, once.
+
+use super::{
+    super::{
+        catalog,
+        payload::{Extra, Sequence, Table},
+        position::Point,
+        sql::{Sql, failed, literal, qualified},
+        wire::Wire,
+    },
+    live::Live,
+    load::copy_statement,
+    records,
+};
+use crate::{Error, Result};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+/// So many differences are named.
+const DIFFERENCES_MAX: usize = 5;
+/// A line may hold a whole function; its beginning names the object.
+const LINE_CHARS_MAX: usize = 160;
+
+impl Live {
+    /// Applies one extra that ends at `to`.
+    pub(super) async fn extra(&self, extra: Extra, raw: Bytes, to: Point) -> Result<()> {
+        let noted = format!("UPDATE causeway.replica SET extras = {}", literal(to.position().as_str()));
+        match extra {
+            Extra::Sequences(sequences) => self.sequences(&sequences, &noted).await,
+            Extra::LargeObjectList(oids) => self.keep_object_list(&oids, to, &noted).await,
+            Extra::LargeObjects => self.put_objects(raw, &noted).await,
+            Extra::Unlogged { table, first } => self.unlogged(&table, first, raw, &noted).await,
+            Extra::Catalog(lines) => self.keep_catalog(&lines, to, &noted).await,
+            Extra::Nothing => self.note(&noted).await,
+        }
+    }
+
+    async fn note(&self, noted: &str) -> Result<()> {
+        let sql = self.sessions.take().await?;
+        let statements =
+            format!("BEGIN; SET LOCAL synchronous_commit = off; {noted}; {}; COMMIT", records::check(self.epoch));
+        self.checked(sql.run("note how far a marker is applied", &statements).await)?;
+        self.sessions.give_back(sql);
+        Ok(())
+    }
+
+    async fn sequences(&self, sequences: &[Sequence], noted: &str) -> Result<()> {
+        let what = "set sequences";
+        let names: Vec<String> = sequences.iter().map(|s| qualified(&s.schema, &s.name)).collect();
+        let values: Vec<i64> = sequences.iter().map(|s| s.last_value).collect();
+        let called: Vec<bool> = sequences.iter().map(|s| s.is_called).collect();
+        let sql = self.sessions.take().await?;
+        // One that is missing is said by name, instead of failing on the first.
+        let missing = "SELECT string_agg(name, ', ') FROM (SELECT name FROM unnest($1::text[]) name
+             WHERE to_regclass(name) IS NULL LIMIT 5) missing";
+        let row = sql.query_one(missing, &[&names]).await.map_err(|error| failed(what, &error))?;
+        if let Some(missing) = row.get::<_, Option<String>>(0) {
+            return Err(Error::Corrupt(format!("sequences of the source are missing here: {missing}")));
+        }
+        let set = "SELECT count(setval(name::regclass, value, called))
+             FROM unnest($1::text[], $2::int8[], $3::bool[]) s (name, value, called)";
+        sql.query_one(set, &[&names, &values, &called]).await.map_err(|error| failed(what, &error))?;
+        self.sessions.give_back(sql);
+        self.note(noted).await
+    }
+
+    async fn unlogged(&self, table: &Table, first: bool, rows: Bytes, noted: &str) -> Result<()> {
+        let name = qualified(&table.schema, &table.name);
+        let what = format!("load unlogged table {name}");
+        let mut wire = Wire::connect(&self.shared.config, &self.database, "dest load", false).await?;
+        let mut begin = format!(
+            "SET session_replication_role = replica; SET default_transaction_read_only = off; SET client_encoding = {}; BEGIN;
+             SET LOCAL synchronous_commit = off",
+            literal(&self.planned.header.database.encoding)
+        );
+        if first {
+            // Not TRUNCATE, which a foreign key would refuse; there are rows only after an attempt that was closed.
+            begin += &format!("; DELETE FROM ONLY {name}");
+        }
+        wire.query(&what, &begin).await?;
+        if !rows.is_empty() {
+            wire.copy_in(&what, &copy_statement(table), table.binary).await?;
+            wire.copy_write(rows).await?;
+            wire.copy_finish().await?;
+        }
+        let end = format!("{noted}; {}; COMMIT", records::check(self.epoch));
+        self.checked(wire.query(&what, &end).await)?;
+        self.views.touch([(table.schema.clone(), table.name.clone())]);
+        Ok(())
+    }
+
+    /// Keeps lines of the source's catalog for [`Live::compare_catalog`].
+    async fn keep_catalog(&self, lines: &[String], to: Point, noted: &str) -> Result<()> {
+        let what = "keep the source's catalog";
+        let mut sql = self.sessions.take().await?;
+        let marker = to.lsn.to_string();
+        let kept = async {
+            let tx = sql.transaction().await?;
+            tx.batch_execute("SET LOCAL synchronous_commit = off").await?;
+            // Again after a crash, perhaps: lines are compared as a set.
+            tx.execute("INSERT INTO causeway.catalog SELECT $1, unnest($2::text[])", &[&marker, &lines]).await?;
+            tx.batch_execute(&format!("{noted}; {}", records::check(self.epoch))).await?;
+            tx.commit().await
+        };
+        kept.await.map_err(|error| records::superseded(self.epoch, failed(what, &error)))?;
+        self.sessions.give_back(sql);
+        Ok(())
+    }
+
+    /// Compares the source's catalog, if it came, with the one here.
+    pub(super) async fn compare_catalog(&self, at: Point, sql: &Sql) -> Result<()> {
+        let what = "compare the catalogs";
+        let read = "SELECT line FROM causeway.catalog WHERE marker = $1";
+        let rows = sql.query(read, &[&at.lsn.to_string()]).await.map_err(|error| failed(what, &error))?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let row = sql.query_one("SELECT current_setting('server_version_num')::int", &[]).await;
+        let version: i32 = row.map_err(|error| failed(what, &error))?.get(0);
+        // What a server writes from a parse tree differs from version to version.
+        let same_major = self.planned.header.server_version / 10_000 == version.unsigned_abs() / 10_000;
+        let comparable = |line: &String| same_major || !line.starts_with(catalog::DEPARSED);
+        let theirs: BTreeSet<String> = rows.iter().map(|row| row.get(0)).filter(comparable).collect();
+        let ours: BTreeSet<String> = catalog::lines(sql).await?.into_iter().filter(comparable).collect();
+        match differences(&theirs, &ours) {
+            None => Ok(()),
+            Some(differences) => Err(Error::Corrupt(format!("source and destination differ: {differences}"))),
+        }
+    }
+}
+
+fn differences(theirs: &BTreeSet<String>, ours: &BTreeSet<String>) -> Option<String> {
+    let missing = theirs.difference(ours).map(|line| ("only at the source", line));
+    let extra = ours.difference(theirs).map(|line| ("only at the destination", line));
+    let all: Vec<_> = missing.chain(extra).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let mut shown: Vec<String> = all
+        .iter()
+        .take(DIFFERENCES_MAX)
+        .map(|(side, line)| format!("{side}: {}", line.chars().take(LINE_CHARS_MAX).collect::<String>()))
+        .collect();
+    if all.len() > DIFFERENCES_MAX {
+        shown.push(format!("and {} more", all.len() - DIFFERENCES_MAX));
+    }
+    Some(shown.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_named_and_few() {
+        let set = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(differences(&set(&["a", "b"]), &set(&["a", "b"])), None);
+        let text = differences(&set(&["table a"]), &set(&["table b"])).expect("they differ");
+        assert_eq!(text, "only at the source: table a; only at the destination: table b");
+        let text = differences(&set(&["1", "2", "3", "4", "5", "6", "7"]), &set(&[])).expect("they differ");
+        assert!(text.ends_with("and 2 more"), "{text}");
+    }
+}
