@@ -214,8 +214,10 @@ async fn mark(inner: &Inner, stream: &Arc<Stream>, role: &SourceRole, attempt: A
     let lsn = emit(&sql, MESSAGE, &token(inner, role, attempt)).await?;
     inner.store.check().await?;
     let memo = Arc::new(inner.store.memo(&role.operation).await?.unwrap_or_default());
-    stream.set_marker(Some(Arc::new(Marker::new(lsn.1, Sessions { sql, wire }, memo))));
     let (content, end) = (lsn.0, lsn.1);
+    let marker = Arc::new(Marker::new(end, Sessions { sql, wire }, memo));
+    stream.read_ahead(&marker).await?;
+    stream.set_marker(Some(marker));
     tokio::spawn(async move {
         // The log is read up to the marker as it is asked for; then it is known that nothing follows.
         match log.wait_marker(MESSAGE, content.as_bytes()).await {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    postgres::{log::LogReader, sql::Sql, wire::Wire},
+    postgres::{catalog, log::LogReader, sql::Sql, wire::Wire},
     source::{Backlog, Chunk, Held, LogBatch, Plan, SourceStream},
 };
 use async_trait::async_trait;
@@ -27,11 +27,15 @@ use handover::{Position, source_role::SourceRole};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use watch::{Ended, Samples};
 
 /// Sessions that are kept for the next part; more than there are lanes are of no use.
 const IDLE_MAX: usize = 8;
+
+/// A look at the definitions before a fence may take so long.
+const WARM_UP_MAX: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Stream {
@@ -129,6 +133,12 @@ impl Stream {
     /// The marker that was taken last, until it is given up.
     pub(super) fn set_marker(&self, marker: Option<Arc<Marker>>) {
         self.state().marker = marker;
+    }
+
+    /// Begins to read what belongs to a marker before it is asked for.
+    pub(super) async fn read_ahead(&self, marker: &Marker) -> Result<()> {
+        *self.extras.lock().await = Some(log::Extras::begin(marker, 0).await?);
+        Ok(())
     }
 
     fn marker(&self) -> Option<Arc<Marker>> {
@@ -232,9 +242,12 @@ impl SourceStream for Stream {
 
     async fn settle(&self) -> Result<()> {
         // What a fence needs is connected before, so that it does not take its time from the clients.
-        if *self.seeded.borrow() {
-            self.session().await?;
+        if !*self.seeded.borrow() {
+            return Ok(());
         }
+        let sql = self.session().await?;
+        // A session's first look at the catalogs takes three times as long as those that follow.
+        let _ = tokio::time::timeout(WARM_UP_MAX, catalog::lines(&sql)).await;
         Ok(())
     }
 

@@ -48,6 +48,13 @@ pub(super) struct Extras {
     items: mpsc::Receiver<Result<Item>>,
 }
 
+impl Extras {
+    /// Those of a marker from an index on.
+    pub(super) async fn begin(marker: &Marker, index: u64) -> Result<Self> {
+        Ok(Self { lsn: marker.lsn, next: index, items: marker.read_from(index).await? })
+    }
+}
+
 pub(super) async fn log(stream: &Stream, after: &Position, max: usize, until: Option<&Position>) -> Result<LogBatch> {
     let at = Point::read(after)?;
     let until = until.map(Point::read).transpose()?;
@@ -194,7 +201,7 @@ async fn extra(stream: &Stream, marker: &Arc<Marker>, after: &Position, at: Poin
     let mut extras = stream.extras.lock().await;
     // Those on their way may be of another marker, or the destination may have lost some.
     if !extras.as_ref().is_some_and(|extras| extras.lsn == marker.lsn && extras.next == index) {
-        *extras = Some(Extras { lsn: marker.lsn, next: index, items: marker.read_from(index).await? });
+        *extras = Some(Extras::begin(marker, index).await?);
     }
     let Some(on_their_way) = extras.as_mut() else {
         return Err(Error::Internal("extras that are not there".to_owned()));

@@ -165,6 +165,39 @@ async fn the_snapshot_outlives_the_agent_and_goes_by_itself() {
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
 }
 
+/// A large table is read in several parts, which is why nobody may move its rows from one to another meanwhile.
+#[tokio::test]
+async fn a_large_table_has_several_parts_and_is_locked_against_rewriting() {
+    let mut rig = Rig::new(
+        "CREATE TABLE large(id int PRIMARY KEY, v text); ALTER TABLE large ALTER v SET STORAGE PLAIN;
+         INSERT INTO large SELECT n, repeat('x', 3000) FROM generate_series(1, 50000) n; CREATE TABLE small(a int)",
+    )
+    .await;
+    rig.begin(Kind::Move).await;
+    let stream = rig.open().await;
+    let plan = stream.plan(&Held::default()).await.expect("plan");
+    let parts: Vec<_> = plan.parts.iter().filter(|part| part.object == "public.large").map(|part| part.part).collect();
+    assert_eq!(parts.len(), 4, "{:?}", plan.parts);
+    let client = rig.cluster.client(SHOP).await.expect("connect");
+    client.batch_execute("SET lock_timeout = '100ms'").await.expect("set");
+    client.batch_execute("VACUUM FULL large").await.expect_err("it would move rows");
+    client.batch_execute("UPDATE large SET v = 'new' WHERE id % 100 = 0; TRUNCATE small").await.expect("clients go on");
+    let (mut rows, mut next) = (0, 0);
+    for part in parts {
+        loop {
+            let chunk = stream.chunk(part, next, 1 << 20, None).await.expect("read");
+            (rows, next) = (rows + chunk.rows, chunk.next_offset);
+            if chunk.last {
+                break;
+            }
+        }
+        next = 0;
+    }
+    assert_eq!(rows, 50_000);
+    stream.seed_done().await.expect("seeded");
+    client.batch_execute("VACUUM FULL large").await.expect("nobody minds any more");
+}
+
 #[tokio::test]
 async fn a_rewritten_table_is_not_resumed() {
     let mut rig = Rig::new(TABLES).await;
@@ -179,4 +212,24 @@ async fn a_rewritten_table_is_not_resumed() {
     assert!(matches!(refused, Error::LogLost(_)), "{refused}");
     let (whole, _) = read_part(&*stream, big, 0).await;
     assert!(whole.len() > 900_000, "from its beginning it can be read");
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_the_definitions() {
+    let rig = Rig::new(TABLES).await;
+    let sql = rig.cluster.sql(SHOP).await;
+    for _ in 0..4 {
+        let started = std::time::Instant::now();
+        let lines = crate::postgres::catalog::lines(&sql).await.expect("lines");
+        eprintln!("{} lines in {:?}", lines.len(), started.elapsed());
+    }
+    for part in 0..10 {
+        rig.cluster.run(SHOP, &"DO $$ BEGIN FOR n IN FIRST..FIRST + 199 LOOP EXECUTE format('CREATE TABLE many_%s(id serial PRIMARY KEY, a int, b text DEFAULT 1, c int REFERENCES big)', n); END LOOP; END $$".replace("FIRST", &(part * 200).to_string())).await;
+    }
+    for _ in 0..3 {
+        let started = std::time::Instant::now();
+        let lines = crate::postgres::catalog::lines(&sql).await.expect("lines");
+        eprintln!("{} lines in {:?}", lines.len(), started.elapsed());
+    }
 }
