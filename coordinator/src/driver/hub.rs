@@ -67,8 +67,23 @@ impl Hub {
         Self { views: Mutex::default(), seen: watch::Sender::new(CommandVersion(0)), turns: watch::Sender::new(0) }
     }
 
-    /// Take up a record. Older ones than known change nothing. One that ended is told to its watchers and dropped.
-    pub fn apply(&self, stored: Stored) {
+    /// Take up the records of one commit. Older ones than known change nothing. One that ended is told to its watchers and
+    /// dropped.
+    pub fn apply(&self, commit: impl IntoIterator<Item = Stored>) {
+        let mut last = CommandVersion(0);
+        for stored in commit {
+            last = last.max(stored.version);
+            self.take_up(stored);
+        }
+        // Only now: half of a start is not caught up with it.
+        self.seen.send_if_modified(|seen| {
+            let newer = *seen < last;
+            *seen = last.max(*seen);
+            newer
+        });
+    }
+
+    fn take_up(&self, stored: Stored) {
         let version = stored.version;
         let id = stored.id().clone();
         let state = stored.operation().state.clone();
@@ -110,11 +125,6 @@ impl Hub {
         if turn {
             self.turns.send_modify(|count| *count += 1);
         }
-        self.seen.send_if_modified(|seen| {
-            let newer = *seen < version;
-            *seen = version.max(*seen);
-            newer
-        });
     }
 
     /// Completes once every change up to `version` was taken up.

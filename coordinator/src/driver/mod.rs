@@ -33,9 +33,7 @@ pub async fn run(core: Arc<Core>) -> Result<(), store::Error> {
     // Watched before it is listed, so that nothing falls between.
     let mut changes = core.records.changes();
     let mut tasks = Tasks { core: core.clone(), running: HashMap::new(), ended: FuturesUnordered::new() };
-    for stored in core.records.active().await? {
-        core.hub.apply(stored);
-    }
+    core.hub.apply(core.records.active().await?);
     tasks.start_all();
     tracing::info!(operations = core.hub.active(), "driving");
     loop {
@@ -43,12 +41,11 @@ pub async fn run(core: Arc<Core>) -> Result<(), store::Error> {
             biased;
             () = core.shutdown.wait() => break,
             change = changes.next() => match change {
-                Some(Ok(stored)) => {
-                    let (id, ended) = (stored.id().clone(), stored.operation().state.ended());
-                    core.hub.apply(stored);
-                    if !ended {
-                        tasks.start(id);
-                    }
+                Some(Ok(commit)) => {
+                    let going_on = commit.iter().filter(|stored| !stored.operation().state.ended());
+                    let going_on: Vec<OperationId> = going_on.map(|stored| stored.id().clone()).collect();
+                    core.hub.apply(commit);
+                    going_on.into_iter().for_each(|id| tasks.start(id));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "follow the store's changes, listing again");
@@ -80,14 +77,10 @@ async fn relist(core: &Core) {
 }
 
 async fn refresh(core: &Core) -> Result<(), store::Error> {
-    for stored in core.records.active().await? {
-        core.hub.apply(stored);
-    }
+    core.hub.apply(core.records.active().await?);
     // Those that ended while changes were missed are in no list of active ones.
     for id in core.hub.ids() {
-        if let Some(stored) = core.records.operation(&id).await? {
-            core.hub.apply(stored);
-        }
+        core.hub.apply(core.records.operation(&id).await?);
     }
     Ok(())
 }

@@ -145,7 +145,13 @@ async fn watchers_see_commits_in_order<S: Store>(store: &S) {
         revision,
         value: value.map(<[u8]>::to_vec),
     };
-    for expected in [change("op/1", one, Some(b"a")), change("op/1", two, None), change("op/3", three, Some(b"c"))] {
+    let four = store.commit(put("op/4", "d").put("other", b"y".to_vec()).put("op/5", b"e".to_vec())).await.unwrap();
+    for expected in [
+        vec![change("op/1", one, Some(b"a"))],
+        vec![change("op/1", two, None)],
+        vec![change("op/3", three, Some(b"c"))],
+        vec![change("op/4", four, Some(b"d")), change("op/5", four, Some(b"e"))],
+    ] {
         assert_eq!(changes.next().await.unwrap().unwrap(), expected);
     }
     assert!(changes.next().now_or_never().is_none());

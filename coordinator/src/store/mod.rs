@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::redb::RedbStore;
 pub use error::Error;
 pub use record::{CutoverStart, InstanceRecord, Record, RequestRecord, Stored};
-pub use records::{Creation, OperationChange, Records};
+pub use records::{Creation, OperationChanges, Records};
 
 /// One number for the whole store: each commit gets one that is greater than all before.
 ///
@@ -114,8 +114,9 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
 }
 
-/// Changes in the order of their commits. An [`Error::Lagged`] says that some are missing: list again.
-pub type Changes = BoxStream<'static, Result<Change, Error>>;
+/// Commits in their order, each with all that it changed; never empty. Whoever counts must not see half of one. An
+/// [`Error::Lagged`] says that some are missing: list again.
+pub type Changes = BoxStream<'static, Result<Vec<Change>, Error>>;
 
 /// A small, durable, ordered map with atomic commits.
 ///

@@ -38,8 +38,8 @@ pub struct Creation {
     pub request: Option<(String, RequestRecord)>,
 }
 
-/// A change of an operation.
-pub type OperationChange = Result<Stored, Error>;
+/// The operations that one commit changed.
+pub type OperationChanges = Result<Vec<Stored>, Error>;
 
 fn operation_key(id: &OperationId) -> String {
     format!("{OPERATIONS}{id}")
@@ -294,20 +294,22 @@ impl Records {
         Ok(())
     }
 
-    /// Every change of an operation from now on.
-    pub fn changes(&self) -> BoxStream<'static, OperationChange> {
+    /// Every change of operations from now on, those of one commit together.
+    pub fn changes(&self) -> BoxStream<'static, OperationChanges> {
         self.store
             .watch(OPERATIONS)
-            .filter_map(|change| {
-                let stored = match change {
-                    Err(error) => Some(Err(error)),
+            .filter_map(|commit| {
+                let stored = commit.and_then(|commit| {
                     // Only operations that ended are removed; whoever followed one was told its end.
-                    Ok(change) => change.value.map(|value| {
-                        let record = codec::decode(&change.key, &value)?;
-                        Ok(Stored { version: CommandVersion(change.revision.0), record })
-                    }),
-                };
-                std::future::ready(stored)
+                    let put =
+                        commit.into_iter().filter_map(|change| Some((change.key, change.revision, change.value?)));
+                    put.map(|(key, revision, value)| {
+                        let record = codec::decode(&key, &value)?;
+                        Ok(Stored { version: CommandVersion(revision.0), record })
+                    })
+                    .collect::<OperationChanges>()
+                });
+                std::future::ready(Some(stored).filter(|stored| !matches!(stored, Ok(none) if none.is_empty())))
             })
             .boxed()
     }

@@ -24,7 +24,7 @@ const FORMAT_KNOWN: u64 = 1;
 
 /// A hundred thousand ended operations are some 100 MB; what is looked at often is far less.
 const CACHE_BYTES: usize = 16 << 20;
-/// Changes a watcher may be behind: a start of 100 databases is 300 changes, and a watcher takes microseconds for each.
+/// Commits a watcher may be behind: a thousand operations make a few a second, and a watcher takes microseconds for each.
 const CHANGES_MAX: usize = 8192;
 
 /// A store in one file.
@@ -40,7 +40,7 @@ struct Inner {
     database: RwLock<Option<Arc<Database>>>,
     /// Held from the begin of a commit until its changes are announced, so that they are announced in order.
     writer: Mutex<()>,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<Arc<[Change]>>,
 }
 
 impl RedbStore {
@@ -135,13 +135,15 @@ impl Store for RedbStore {
     fn watch(&self, prefix: &str) -> Changes {
         let prefix = prefix.to_owned();
         BroadcastStream::new(self.inner.changes.subscribe())
-            .filter_map(move |change| {
-                let change = match change {
-                    Ok(change) if !change.key.starts_with(&prefix) => None,
-                    Ok(change) => Some(Ok(change)),
+            .filter_map(move |commit| {
+                let commit = match commit {
+                    Ok(commit) => {
+                        let ours = commit.iter().filter(|change| change.key.starts_with(&prefix)).cloned();
+                        Some(ours.collect::<Vec<_>>()).filter(|ours| !ours.is_empty()).map(Ok)
+                    }
                     Err(BroadcastStreamRecvError::Lagged(_)) => Some(Err(Error::Lagged)),
                 };
-                std::future::ready(change)
+                std::future::ready(commit)
             })
             .boxed()
     }
@@ -192,10 +194,8 @@ impl Inner {
         }
         // redb's default durability: the data is synced when this answers.
         writing.commit()?;
-        for change in changed {
-            // Nobody may be watching.
-            let _ = self.changes.send(change);
-        }
+        // Nobody may be watching.
+        let _ = self.changes.send(changed.into());
         Ok(revision)
     }
 }
