@@ -104,6 +104,7 @@ async fn a_name_that_was_taken_meanwhile_stops_the_flip_before_the_record() {
     assert!(matches!(rig.dest.promote(&rig.primary()).await, Err(Error::NameTaken(_))));
     assert_eq!(std::fs::read(rig.target()).expect("read"), b"somebody's");
     std::fs::remove_file(rig.target()).expect("removed");
+    assert!(matches!(rig.dest.promote(&rig.role).await, Err(Error::Misuse(_))), "promoted to what it was");
     rig.dest.promote(&rig.primary()).await.expect("promoted");
     rig.assert_serves();
 }

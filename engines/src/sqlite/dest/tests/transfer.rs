@@ -1,7 +1,8 @@
 //! Seed and log: in any cut, with crashes, repeats and holes.
 
 use super::*;
-use crate::sqlite::wire::{Digest, Sparse};
+use crate::sqlite::wire::{Digest, Frame, Sparse, begin_log, full_prefix, push_frame};
+use bytes::BytesMut;
 
 #[tokio::test]
 async fn a_database_arrives_however_the_log_is_cut() {
@@ -116,14 +117,30 @@ async fn what_is_held_is_skipped_and_holes_are_told() {
     assert!(is_corrupt(replica.chunk(9999, 0, payload.clone(), next, last).await), "a part that is none");
     assert!(is_corrupt(replica.chunk(part, 1, payload.clone(), next, last).await), "amid a page");
     assert!(is_corrupt(replica.chunk(part, 0, payload.slice(..20), next, last).await), "cut off");
+    assert!(is_corrupt(replica.chunk(0, 0, payload.clone(), 8 << 10, false).await), "more than it says");
+    let stray = |bytes| {
+        let mut stray = BytesMut::new();
+        full_prefix(&mut stray, None);
+        stray.extend_from_slice(&vec![0; bytes]);
+        stray.freeze()
+    };
+    for (part, offset, payload, next, last) in chunks[..3].iter().cloned() {
+        replica.chunk(part, offset, payload, next, last).await.expect("taken");
+    }
+    assert!(is_corrupt(replica.chunk(0, 48 << 10, stray(32 << 10), 80 << 10, true).await), "beyond its part");
+    let (part, offset, _, next, last) = chunks[0].clone();
+    replica.chunk(part, offset, stray(16 << 10), next, last).await.expect("skipped");
+    let (db, file) = (rig.staging().join("db"), rig.feed.file());
+    assert!(std::fs::read(&db).expect("read") == file[..48 << 10], "a chunk that is held was written again");
     rig.feed.seed(&replica).await;
     rig.feed.seed(&replica).await;
     replica.seed_done().await.expect("whole");
-    let (part, offset, _, next, last) = chunks[0].clone();
-    let mut stray = bytes::BytesMut::new();
-    crate::sqlite::wire::full_prefix(&mut stray, None);
-    stray.extend_from_slice(&[0; 16 << 10]);
-    replica.chunk(part, offset, stray.freeze(), next, last).await.expect("skipped");
+    // Whether a chunk in the middle or the last of its part: it is older than log that may have been applied.
+    for (part, offset, payload, next, last) in [&chunks[0], &chunks[3]].map(Clone::clone) {
+        assert_eq!(last, offset == 48 << 10, "the test needs the last chunk of a part");
+        replica.chunk(part, offset, stray(payload.len() - 4), next, last).await.expect("skipped");
+    }
+    assert!(std::fs::read(&db).expect("read") == file, "a chunk of a part that is whole was written again");
     let batches = rig.feed.log(0, 4);
     replica.log(batches[0].clone()).await.expect("taken");
     assert!(is_gap(replica.log(batches[2].clone()).await), "a hole in the log");
@@ -132,7 +149,13 @@ async fn what_is_held_is_skipped_and_holes_are_told() {
     assert!(is_gap(replica.log(fork).await), "the log of another history");
     replica.log(batches[1].clone()).await.expect("taken");
     replica.log(batches[0].clone()).await.expect("skipped");
+    assert_eq!(replica.durable().await.expect("told").held.log, Some(rig.feed.at(8)), "the log went back");
     replica.log(batches[1].clone()).await.expect("skipped");
+    let mut large = BytesMut::new();
+    begin_log(&mut large, 8192);
+    push_frame(&mut large, Frame { pgno: 2, commit: 0, page: &[0; 8192] });
+    let large = crate::source::LogBatch { payload: large.freeze(), ..batches[2].clone() };
+    assert!(is_corrupt(replica.log(large).await), "log with pages of another size");
     let end = rig.feed.log_to(&replica, 0, 5).await;
     assert!(is_gap(replica.prepare_marker(&rig.feed.at(3)).await), "a marker that was passed");
     assert!(is_gap(replica.prepare_marker(&rig.feed.at(9999)).await), "a marker ahead");
@@ -150,11 +173,15 @@ async fn a_marker_amid_a_transaction_or_over_damage_is_refused() {
     replica.plan(&rig.feed.plan(1, false)).await.expect("planned");
     rig.feed.seed(&replica).await;
     assert!(is_gap(replica.prepare_marker(&rig.feed.at(0)).await), "a marker before the seed is whole");
+    drop(replica);
+    assert!(is_corrupt(rig.dest.promote(&rig.primary()).await), "forced open before the seed is whole");
+    let replica = rig.open().await;
     replica.seed_done().await.expect("whole");
     let first = rig.feed.first_commit();
     assert!(first > 1, "the test needs a transaction of several frames");
     replica.log(rig.feed.log(0, first as usize - 1)[0].clone()).await.expect("taken");
-    assert!(is_corrupt(replica.prepare_marker(&rig.feed.at(first - 1)).await), "amid a transaction");
+    let refused = replica.prepare_marker(&rig.feed.at(first - 1)).await;
+    assert!(matches!(&refused, Err(Error::Corrupt(why)) if why.contains("amid a transaction")), "{refused:?}");
     drop(replica);
     assert!(is_corrupt(rig.dest.promote(&rig.primary()).await), "forced open amid a transaction");
     assert_eq!(rig.recorded().await, rig.role, "a refused promotion was recorded");
@@ -176,6 +203,8 @@ async fn a_marker_amid_a_transaction_or_over_damage_is_refused() {
     }
     std::fs::write(&db, &whole[..whole.len() - 4096]).expect("written");
     assert!(is_corrupt(replica.prepare_marker(&end).await), "a page is missing");
+    std::fs::write(&db, [&whole[..], &[0; 4096]].concat()).expect("written");
+    assert!(is_corrupt(replica.prepare_marker(&end).await), "a page too many");
     std::fs::write(&db, &whole).expect("written");
     replica.prepare_marker(&end).await.expect("prepared");
 }
@@ -191,10 +220,13 @@ async fn a_new_generation_compares_pages_and_forgets_the_log() {
 
     // The log is lost: the source goes on from its checkpointed file alone.
     rig.feed.write(5000, 5);
+    let large = std::fs::metadata(rig.staging().join("db")).expect("there").len();
     let fresh = rig.dir.with_file_name("fresh.db");
     let db = rusqlite::Connection::open(rig.dir.with_file_name("west.db")).expect("open");
+    db.execute("DELETE FROM t WHERE id >= 230", []).expect("shrunk");
     db.execute("VACUUM INTO ?1", [fresh.to_str().expect("utf-8")]).expect("copied");
     let file = std::fs::read(&fresh).expect("read");
+    assert!((file.len() as u64) < large, "the test needs a file that is shorter now");
     let mut plan = rig.feed.plan(2, true);
     let mut header = crate::sqlite::wire::SeedHeader::decode(&plan.header).expect("decoded");
     header.file_bytes = file.len() as u64;

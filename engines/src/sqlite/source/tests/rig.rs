@@ -47,8 +47,8 @@ impl Rig {
         db.close().expect("closed");
         let mut config = SqliteConfig::new(dir.path());
         config.takeover_after = Duration::from_millis(200);
-        // Small, so that no finding hangs on how much of this machine's disk is free.
-        config.log_budget_bytes = 1 << 30;
+        // No finding may hang on how much of this machine's disk is free; a writer without a pause makes 3 GB of log.
+        (config.log_budget_bytes, config.free_share_percent) = (4 << 30, 90);
         configure(&mut config);
         let source = SqliteSource::new(config.clone(), Arc::new(RealHost));
         source.take_over().await.expect("the lock");
