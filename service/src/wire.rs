@@ -4,14 +4,26 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use crate::env::Io;
 
+/// Bytes read ahead of TLS. rustls reads 4 KiB at a time, which would be a system call each; with this it is one for four
+/// records.
+const READ_AHEAD: usize = 64 << 10;
+
 pub(crate) enum Wire {
     Plain(Box<dyn Io>),
-    Tls(Box<TlsStream<Box<dyn Io>>>),
+    Tls(Box<TlsStream<Buffered>>),
+}
+
+/// What TLS runs over.
+pub(crate) type Buffered = BufReader<Box<dyn Io>>;
+
+/// Prepares a connection for a TLS handshake.
+pub(crate) fn buffered(io: Box<dyn Io>) -> Buffered {
+    BufReader::with_capacity(READ_AHEAD, io)
 }
 
 impl Wire {

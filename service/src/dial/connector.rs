@@ -15,7 +15,7 @@ use tonic::transport::Uri;
 use super::{DialOptions, Error};
 use crate::env::Env;
 use crate::tls::{Identity, Tls};
-use crate::wire::Wire;
+use crate::wire::{Wire, buffered};
 
 /// Opens connections to one address; the [`tower::Service`] tonic asks for them.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ impl Target {
             return Ok(Wire::Plain(io));
         };
         let stream = TlsConnector::from(tls.client_config())
-            .connect(self.name.clone(), io)
+            .connect(self.name.clone(), buffered(io))
             .await
             .map_err(|error| Error::handshake(&self.address, error))?;
         let wire = Wire::Tls(Box::new(stream.into()));

@@ -20,7 +20,7 @@ use super::Peer;
 use crate::env::{Env, Io, Listener};
 use crate::shutdown::Shutdown;
 use crate::tls::{Identity, Tls, explain};
-use crate::wire::Wire;
+use crate::wire::{Wire, buffered};
 
 /// A handshake takes milliseconds, a few hundred across the world; who needs longer is not worth the memory.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ impl Door {
 }
 
 async fn handshake(env: &Env, tls: &Tls, io: Box<dyn Io>) -> Option<Wire> {
-    let (error, mut io) = match TlsAcceptor::from(tls.server_config()).accept(io).into_fallible().await {
+    let (error, mut io) = match TlsAcceptor::from(tls.server_config()).accept(buffered(io)).into_fallible().await {
         Ok(stream) => return Some(Wire::Tls(Box::new(stream.into()))),
         Err(refused) => refused,
     };

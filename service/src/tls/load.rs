@@ -9,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -51,7 +51,7 @@ pub(super) fn load(clock: Arc<dyn Clock>, files: &TlsFiles) -> Result<Loaded, Er
     let key = private_key(&files.key)?;
     let roots = Arc::new(roots(files, now)?);
 
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider());
     let time = Arc::new(InjectedTime(clock));
     let server = server(&provider, &time, &roots, &chain, key.clone_key(), files)?;
     let client = client(&provider, &time, roots, chain, key, files)?;
@@ -59,6 +59,14 @@ pub(super) fn load(clock: Arc<dyn Clock>, files: &TlsFiles) -> Result<Loaded, Er
         tracing::warn!(cert = %files.cert.display(), %not_after, "our certificate expires soon, renew it");
     }
     Ok(Loaded { server: Arc::new(server), client: Arc::new(client), identity, not_after, fingerprint })
+}
+
+/// AES-128 first: it seals with 10 rounds instead of 14, and both ends of a transfer, which is all CPU, are ours. TLS 1.3
+/// asks for no more, and the others stay for peers that do.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 /// A number that changes when a file's content does. Zero content for a file that cannot be read.

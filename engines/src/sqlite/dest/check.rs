@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::{fs::File, path::Path};
 
 /// Fails with [`Error::Corrupt`] unless the file is a database of `bytes` bytes with this page size whose schema can be
-/// read. Takes a few reads of pages that are in memory anyway; it is no integrity check.
+/// read. Takes a few reads, from the disk if nothing wrote those pages since the seed; it is no integrity check.
 pub(super) fn check(file: &File, path: &Path, page_size: u32, bytes: u64) -> Result<()> {
     let corrupt = |why: String| Err(Error::Corrupt(format!("the replica is not a consistent database: {why}")));
     let length = file.metadata().map_err(|e| Error::io("examine the replica", e))?.len();

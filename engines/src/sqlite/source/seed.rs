@@ -57,8 +57,12 @@ pub fn chunk(
     let file_bytes = (last && part + 1 == header.parts()).then_some(header.file_bytes);
 
     if !last {
+        // Each chunk moves the window on by its own length; only the first of a part has to fill it, for to walk over
+        // what is there already costs time as well.
+        let begin = if offset == 0 { at + len } else { at + AHEAD.max(len) };
+        let length = std::num::NonZeroU64::new(at + len + AHEAD - begin);
         // Only advice: what it fails with matters to nobody.
-        let _ = rustix::fs::fadvise(file, at + len, std::num::NonZeroU64::new(AHEAD), Advice::WillNeed);
+        let _ = rustix::fs::fadvise(file, begin, length, Advice::WillNeed);
     }
     let mut prefix = BytesMut::with_capacity(16);
     full_prefix(&mut prefix, file_bytes);

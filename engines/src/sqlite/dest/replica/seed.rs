@@ -150,7 +150,7 @@ impl Shared {
         files.db.set_len(bytes).map_err(|e| Error::io("resize the replica", e))?;
         {
             let syncing = self.syncing();
-            self.flush(&files.db, &syncing)?;
+            self.flush_db(&files.db, &syncing)?;
             self.flush(&files.spool, &syncing)?;
             next.bound = next.bound.max(Point::parse(next.log_end())?.seq());
             self.record(next.clone(), &syncing)?;

@@ -2,10 +2,15 @@
 
 use super::{Files, Shared};
 use crate::{Error, Result, sqlite::wire::Point};
+use rustix::fs::Advice;
 use std::{
     fs::File,
     sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
 };
+
+/// The usual block of a file system. A database with smaller pages stays in the page cache: to write one of them the kernel
+/// would have to read the rest of its block from the disk again.
+const BLOCK_BYTES: u32 = 4096;
 
 /// What a sync does with the bound.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl Shared {
             // Whatever is on its way to the disk is not told of yet.
             return self.store.check().map(|_| ());
         }
-        self.flush(&files.db, &syncing)?;
+        self.flush_db(&files.db, &syncing)?;
         if next.spool_bytes > 0 {
             self.flush(&files.spool, &syncing)?;
         }
@@ -76,6 +81,19 @@ impl Shared {
         })
     }
 
+    /// The same for the replica's own file. What is durable of a seed leaves the page cache at once: the next chunks then
+    /// go through the same little memory, which is warm, and the cache of whatever else this machine serves stays as it
+    /// is. Log is written to pages again and again, so it stays.
+    pub(super) fn flush_db(&self, file: &File, syncing: &MutexGuard<'_, ()>) -> Result<()> {
+        self.flush(file, syncing)?;
+        let seeding = |p: &super::Progress| !p.seeded && p.header.page_size >= BLOCK_BYTES;
+        if self.state().received.as_ref().is_some_and(seeding) {
+            // Only advice: what it fails with matters to nobody.
+            let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+        }
+        Ok(())
+    }
+
     pub(super) fn syncing(&self) -> MutexGuard<'_, ()> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,7 +111,7 @@ impl Shared {
                 && let Ok(files) = using.files()
             {
                 // A failure is remembered and answered by the next call.
-                let _ = shared.flush(&files.db, &shared.syncing());
+                let _ = shared.flush_db(&files.db, &shared.syncing());
                 let _ = shared.flush(&files.spool, &shared.syncing());
             }
             shared.flushing.store(false, Ordering::Release);
