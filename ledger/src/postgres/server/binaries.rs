@@ -34,11 +34,11 @@ impl Binaries {
             .collect();
         debian.sort_unstable();
         dirs.extend(debian.into_iter().rev().map(|(_, dir)| dir));
-        let found = dirs.into_iter().filter_map(|dir| Self::at(dir).ok());
-        found
-            .into_iter()
-            .find(|found| major.is_none_or(|major| found.major() == Some(major)))
-            .ok_or(ServerError::NoBinaries)
+        let mut found: Vec<Self> = dirs.into_iter().filter_map(|dir| Self::at(dir).ok()).collect();
+        found.retain(|found| major.is_none_or(|major| found.major() == Some(major)));
+        // A directory of servers alone, such as one of links to some, is second best.
+        let whole = found.iter().position(|found| found.program("pg_dump").is_file()).unwrap_or(0);
+        if found.is_empty() { Err(ServerError::NoBinaries) } else { Ok(found.swap_remove(whole)) }
     }
 
     /// The directory.

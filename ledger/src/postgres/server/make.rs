@@ -24,7 +24,8 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// Certificate and key files with which it speaks TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The superuser's password; without one everybody on this machine is trusted.
+    /// The superuser's password over TCP; without one everybody on this machine is trusted. Its socket, in a directory that only
+    /// the account of the server and root can enter, needs none.
     pub password: Option<String>,
     /// Leave the files behind.
     pub keep: bool,
@@ -119,13 +120,13 @@ fn init(options: &Options, dir: &Path) -> Result<(), ServerError> {
     if options.password.is_some() {
         fs::remove_file(&secret).map_err(io("remove the password"))?;
     }
-    if options.password.is_none() {
-        // Replication and everything else, for every role, from this machine only.
-        let rules = "local all all trust\nhost all all 127.0.0.1/32 trust\nlocal replication all trust\n\
-                     host replication all 127.0.0.1/32 trust\n";
-        write(&dir.join("data/pg_hba.conf"), rules)?;
-    }
-    Ok(())
+    // Replication and everything else, for every role, from this machine only.
+    let method = if options.password.is_some() { "scram-sha-256" } else { "trust" };
+    let rules = format!(
+        "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 {method}\n\
+         host replication all 127.0.0.1/32 {method}\n"
+    );
+    write(&dir.join("data/pg_hba.conf"), &rules)
 }
 
 /// Writes the parameters.

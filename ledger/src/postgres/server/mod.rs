@@ -109,8 +109,13 @@ impl Server {
 
     /// The same as another role.
     pub fn dsn_as(&self, user: &str, database: &str) -> String {
-        let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
         format!("host=127.0.0.1 port={} user={} dbname={}", self.port, quote(user), quote(database))
+    }
+
+    /// The same over the socket, which is for the account of the owner and of the server alone, and needs no password.
+    fn socket_dsn(&self, user: &str, database: &str) -> String {
+        let dir = quote(&self.dir.display().to_string());
+        format!("host={dir} port={} user={} dbname={}", self.port, quote(user), quote(database))
     }
 
     /// The place of a database for an application that connects as `user`, over the socket.
@@ -140,7 +145,7 @@ impl Server {
         statements: &str,
     ) -> Result<Vec<Vec<Option<String>>>, ServerError> {
         let failed = |cause| ServerError::Sql { statement: statements.chars().take(200).collect(), cause };
-        let mut client = connect(&self.dsn_as(user, database)).map_err(failed)?;
+        let mut client = connect(&self.socket_dsn(user, database)).map_err(failed)?;
         let messages = client.simple_query(statements).map_err(super::error("run statements")).map_err(failed)?;
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => {
@@ -234,7 +239,7 @@ impl Server {
         loop {
             let mut child = make::postmaster(&self.options, &self.dir)?;
             while started.elapsed() < START_MAX {
-                if connect(&self.dsn("template1")).is_ok() {
+                if connect(&self.socket_dsn("postgres", "template1")).is_ok() {
                     self.child = Some(child);
                     return Ok(());
                 }
@@ -258,8 +263,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Nobody is left to tell; what is still there the watcher ends.
-        let _ = self.stop_at_once();
+        let _ = if self.options.keep { self.stop() } else { self.stop_at_once() };
         if let Some(mut watcher) = self.watcher.take() {
+            if self.options.keep {
+                // It may have been told otherwise when it was started.
+                let _ = watcher.kill();
+            }
             drop(watcher.stdin.take());
             let _ = watcher.wait();
         }
@@ -267,6 +276,11 @@ impl Drop for Server {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// A value of a connection string.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 fn wait(child: &mut Child, patience: Duration) -> Result<Option<ExitStatus>, ServerError> {
