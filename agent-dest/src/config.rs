@@ -4,10 +4,14 @@ use crate::hook::Hook;
 use engines::{
     dest::DestEngine,
     host::Host,
+    postgres::{PostgresConfig, PostgresDest, Setup},
     sqlite::{SqliteConfig, dest::SqliteDest},
 };
 use handover::InstanceName;
-use service::{Env, config::CommonArgs};
+use service::{
+    Env,
+    config::{CommonArgs, PostgresArgs},
+};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Who gives commands unless the configuration says otherwise.
@@ -32,9 +36,21 @@ pub struct Args {
     #[arg(long, value_name = "ENGINE", env = "CAUSEWAY_ENGINE", value_enum, default_value_t)]
     pub engine: EngineArg,
 
-    /// SQLite: directory of the database files
+    /// SQLite: directory of the database files; required
     #[arg(long, value_name = "DIR", env = "CAUSEWAY_DIR")]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become help text")]
+    pub postgres: PostgresArgs,
+
+    /// PostgreSQL: connections that apply the log side by side; 0 for one per core of this machine, at most 4
+    #[arg(long, value_name = "N", env = "CAUSEWAY_APPLY_CONNECTIONS", default_value_t = 0, help_heading = "PostgreSQL", value_parser = clap::value_parser!(u16).range(..=32))]
+    pub apply_connections: u16,
+
+    /// PostgreSQL: create roles that the server lacks, without passwords
+    #[arg(long, env = "CAUSEWAY_CREATE_MISSING_ROLES", help_heading = "PostgreSQL", value_parser = clap::builder::BoolishValueParser::new())]
+    pub create_missing_roles: bool,
 
     /// Certificate identity that may give commands; may be repeated
     #[arg(long, value_name = "IDENTITY", env = "CAUSEWAY_COORDINATOR_IDENTITY", default_value = COORDINATOR_IDENTITY)]
@@ -60,6 +76,8 @@ pub enum EngineArg {
     /// A directory of SQLite databases.
     #[default]
     Sqlite,
+    /// A PostgreSQL server.
+    Postgres,
 }
 
 /// What a running agent needs to know besides its engine.
@@ -90,14 +108,40 @@ impl Args {
     pub fn engine(&self, env: &Env) -> engines::Result<Arc<dyn DestEngine>> {
         match self.engine {
             EngineArg::Sqlite => {
-                let config = SqliteConfig {
-                    takeover_after: Duration::from_secs(self.takeover_after),
-                    ..SqliteConfig::new(&self.dir)
-                };
+                let dir =
+                    self.dir.as_ref().ok_or_else(|| missing("--dir DIR, the directory of the SQLite databases"))?;
+                let config =
+                    SqliteConfig { takeover_after: Duration::from_secs(self.takeover_after), ..SqliteConfig::new(dir) };
                 Ok(Arc::new(SqliteDest::new(config, Arc::new(EngineHost(env.clone())))))
+            }
+            EngineArg::Postgres => {
+                let config = PostgresConfig::new(self.postgres_setup()?)?;
+                Ok(Arc::new(PostgresDest::new(config, Arc::new(EngineHost(env.clone())))))
             }
         }
     }
+
+    fn postgres_setup(&self) -> engines::Result<Setup> {
+        let args = &self.postgres;
+        let dsn = args.postgres.as_ref();
+        let dsn = dsn.ok_or_else(|| missing("--postgres 'host=... user=...', or the same in CAUSEWAY_POSTGRES"))?;
+        Ok(Setup {
+            password: args.password().map_err(|error| unusable(error.to_string()))?,
+            ca: args.postgres_ca.clone(),
+            takeover_after: Duration::from_secs(self.takeover_after),
+            apply_connections: self.apply_connections.into(),
+            create_missing_roles: self.create_missing_roles,
+            ..Setup::new(dsn.reveal())
+        })
+    }
+}
+
+fn missing(what: &str) -> engines::Error {
+    unusable(format!("the engine needs {what}"))
+}
+
+fn unusable(message: String) -> engines::Error {
+    engines::Error::Unsupported { code: "CONFIGURATION", message, remedy: "see --help".to_owned() }
 }
 
 impl Settings {

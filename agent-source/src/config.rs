@@ -2,11 +2,15 @@
 
 use engines::{
     host::Host,
+    postgres::{OnDdl, PostgresConfig, PostgresSource, Setup},
     source::SourceEngine,
     sqlite::{SqliteConfig, source::SqliteSource},
 };
 use handover::InstanceName;
-use service::{Env, config::CommonArgs};
+use service::{
+    Env,
+    config::{CommonArgs, PostgresArgs},
+};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// The agent beside a source instance of Causeway.
@@ -25,9 +29,34 @@ pub struct Args {
     #[arg(long, value_name = "ENGINE", env = "CAUSEWAY_ENGINE", value_enum, default_value_t)]
     pub engine: EngineArg,
 
-    /// SQLite: directory of the database files
+    /// SQLite: directory of the database files; required
     #[arg(long, value_name = "DIR", env = "CAUSEWAY_DIR")]
-    pub dir: PathBuf,
+    pub dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become help text")]
+    pub postgres: PostgresArgs,
+
+    /// PostgreSQL: the pg_dump that reads schemas; not older than the server
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        env = "CAUSEWAY_PG_DUMP",
+        default_value = "pg_dump",
+        help_heading = "PostgreSQL"
+    )]
+    pub pg_dump: PathBuf,
+
+    /// PostgreSQL: what happens to DDL while an operation runs
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "CAUSEWAY_ON_DDL",
+        value_enum,
+        default_value_t,
+        help_heading = "PostgreSQL"
+    )]
+    pub on_ddl: OnDdlArg,
 
     /// Certificate identity that may give commands; may be repeated
     #[arg(
@@ -70,6 +99,18 @@ pub enum EngineArg {
     /// A directory of SQLite databases.
     #[default]
     Sqlite,
+    /// A PostgreSQL server.
+    Postgres,
+}
+
+/// What happens to DDL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnDdlArg {
+    /// It is refused with SQLSTATE 55006, naming the operation.
+    #[default]
+    Block,
+    /// It passes, and the operation ends.
+    Cancel,
 }
 
 /// What a running agent needs to know besides its engine.
@@ -106,15 +147,47 @@ impl Args {
     pub fn engine(&self, env: &Env) -> engines::Result<Arc<dyn SourceEngine>> {
         match self.engine {
             EngineArg::Sqlite => {
+                let dir =
+                    self.dir.as_ref().ok_or_else(|| missing("--dir DIR, the directory of the SQLite databases"))?;
                 let config = SqliteConfig {
                     takeover_after: Duration::from_secs(self.takeover_after),
                     log_budget_bytes: self.log_budget_bytes,
-                    ..SqliteConfig::new(&self.dir)
+                    ..SqliteConfig::new(dir)
                 };
                 Ok(Arc::new(SqliteSource::new(config, Arc::new(EngineHost(env.clone())))))
             }
+            EngineArg::Postgres => {
+                let config = PostgresConfig::new(self.postgres_setup()?)?;
+                Ok(Arc::new(PostgresSource::new(config, Arc::new(EngineHost(env.clone())))))
+            }
         }
     }
+
+    fn postgres_setup(&self) -> engines::Result<Setup> {
+        let args = &self.postgres;
+        let dsn = args.postgres.as_ref();
+        let dsn = dsn.ok_or_else(|| missing("--postgres 'host=... user=...', or the same in CAUSEWAY_POSTGRES"))?;
+        Ok(Setup {
+            password: args.password().map_err(|error| unusable(error.to_string()))?,
+            ca: args.postgres_ca.clone(),
+            takeover_after: Duration::from_secs(self.takeover_after),
+            log_budget_bytes: self.log_budget_bytes,
+            pg_dump: self.pg_dump.clone(),
+            on_ddl: match self.on_ddl {
+                OnDdlArg::Block => OnDdl::Block,
+                OnDdlArg::Cancel => OnDdl::Cancel,
+            },
+            ..Setup::new(dsn.reveal())
+        })
+    }
+}
+
+fn missing(what: &str) -> engines::Error {
+    unusable(format!("the engine needs {what}"))
+}
+
+fn unusable(message: String) -> engines::Error {
+    engines::Error::Unsupported { code: "CONFIGURATION", message, remedy: "see --help".to_owned() }
 }
 
 /// The process's environment as an engine sees it.
