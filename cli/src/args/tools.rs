@@ -58,7 +58,7 @@ pub enum EngineWord {
     /// Embedded, nothing to install
     #[default]
     Sqlite,
-    /// Not built yet
+    /// Servers of its own, from an installed PostgreSQL
     Postgres,
 }
 

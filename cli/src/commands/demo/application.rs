@@ -8,7 +8,10 @@ use std::{
 use ledger::{Process, Program, Summary, WriteOptions, process};
 use service::Env;
 
-use super::stage::{DATABASE, EAST, WEST};
+use super::{
+    instances::Instances,
+    stage::{EAST, WEST},
+};
 use crate::{
     args::{DemoArgs, DemoMode},
     exit::Exit,
@@ -34,16 +37,16 @@ impl Application {
     /// Starts it at west; for a move it looks at east too once it is refused.
     ///
     /// Call it on the main thread: the writers die with the thread that starts them.
-    pub(super) fn start(args: &DemoArgs, program: &Path, dir: &Path) -> Result<Self, Failure> {
+    pub(super) fn start(args: &DemoArgs, program: &Path, dir: &Path, instances: &Instances) -> Result<Self, Failure> {
         let history = dir.join("ledger");
-        let mut options = WriteOptions::new(dir.join(WEST).join(DATABASE), history.clone());
+        let mut options = WriteOptions::new(instances.place(WEST), history.clone());
         (options.writers, options.processes) = (WRITERS, true);
         (options.rate, options.duration) = (f64::from(args.rate), 0.0);
         // The database has its tables and its mode.
         (options.no_setup, options.journal_mode) = (true, String::new());
         options.die_with_parent = true;
         if args.mode == DemoMode::Move {
-            options.follow = vec![dir.join(EAST).join(DATABASE)];
+            options.follow = vec![instances.place(EAST)];
         }
         let process = Process::spawn(&Program::at(program), &options).map_err(|error| failed(&error))?;
         Ok(Self { process, history })
@@ -54,7 +57,7 @@ impl Application {
         self.process.acknowledged().map_err(|error| failed(&error))
     }
 
-    /// Waits until so many more are acknowledged, at this file if one is given.
+    /// Waits until so many more are acknowledged, at this place if one is given.
     pub(super) async fn more(&mut self, env: &Env, count: u64, at: Option<&Path>) -> Result<(), Failure> {
         let goal = self.acknowledged()?.saturating_add(count);
         let due = env.monotonic() + COMMIT_MAX;

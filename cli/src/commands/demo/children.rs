@@ -70,8 +70,15 @@ impl Programs {
 }
 
 impl Children {
-    /// Starts a server; its output goes to `log`.
-    pub(super) fn start(&mut self, name: &str, program: &Path, args: &[String], log: PathBuf) -> Result<(), Failure> {
+    /// Starts a server; its output goes to `log`, and `secrets` into its environment.
+    pub(super) fn start(
+        &mut self,
+        name: &str,
+        program: &Path,
+        args: &[String],
+        secrets: &[(&str, String)],
+        log: PathBuf,
+    ) -> Result<(), Failure> {
         let doing = format!("start {name}");
         let file = File::create(&log).map_err(|error| Failure::local(&doing, &error))?;
         let mut command = Command::new(program);
@@ -84,6 +91,7 @@ impl Children {
                 command.env_remove(variable);
             }
         }
+        command.envs(secrets.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().map_err(|error| Failure::local(&doing, &error))?;
         let (send, listening) = oneshot::channel();
         if let Some(stdout) = child.stdout.take() {

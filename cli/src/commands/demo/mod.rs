@@ -2,6 +2,7 @@
 
 mod application;
 mod children;
+mod instances;
 mod play;
 mod proof;
 mod stage;
@@ -13,34 +14,24 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
-use crate::{
-    args::{DemoArgs, EngineWord},
-    exit::Exit,
-    failure::Failure,
-};
+use crate::{args::DemoArgs, exit::Exit, failure::Failure};
 use children::Children;
+use instances::Instances;
 use story::Story;
 
 /// What everything but the application's free run may take together: on a slow machine it takes 15 s.
 const PATIENCE: Duration = Duration::from_secs(50);
 
 pub(super) async fn run(context: &Context<'_>, args: DemoArgs) -> Result<Exit, Failure> {
-    if args.engine == EngineWord::Postgres {
-        return Err(Failure::new(
-            Exit::Refused,
-            "show the demo on PostgreSQL",
-            "the PostgreSQL engine is not built yet",
-        )
-        .reason("ENGINE_NOT_BUILT")
-        .remedy("see the same on the embedded engine: causeway demo --engine sqlite"));
-    }
     let programs = children::Programs::find()?;
     let dir = work_dir(args.dir.as_ref())?;
     let mut children = Children::default();
+    let mut instances = None;
     let mut story = Story::new(*context.output, &context.env);
     let limit = PATIENCE + Duration::from_secs(args.seconds);
     let played = {
-        let play = Box::pin(play::play(context, &args, &programs, dir.path(), &mut children, &mut story));
+        let cast = play::Cast { programs: &programs, children: &mut children, instances: &mut instances };
+        let play = Box::pin(play::play(context, &args, dir.path(), cast, &mut story));
         tokio::select! {
             played = context.env.timeout(limit, play) => played.unwrap_or_else(|_| Err(too_late(limit))),
             name = interrupted() => Err(Failure::new(Exit::Interrupted, "", format!("{name}: the demo is over, its processes are ended"))),
@@ -56,9 +47,12 @@ pub(super) async fn run(context: &Context<'_>, args: DemoArgs) -> Result<Exit, F
         eprint!("{}", children.tails());
     }
     if args.keep || failed {
+        instances.iter_mut().for_each(Instances::keep);
         let path = dir.keep();
         story.aside(&format!("databases, certificates and logs are in {}", path.display()));
     }
+    // Ending servers blocks for a moment.
+    context.env.blocking(move || drop(instances)).await;
     played
 }
 

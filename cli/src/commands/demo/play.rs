@@ -8,12 +8,13 @@ use proto::v1;
 use super::{
     application::{Application, WRITERS},
     children::{Children, Programs},
+    instances::Instances,
     proof::{self, Evidence},
-    stage::{self, DATABASE, EAST, WEST},
+    stage::{self, EAST, WEST},
     story::Story,
 };
 use crate::{
-    args::{DemoArgs, DemoMode},
+    args::{DemoArgs, DemoMode, EngineWord},
     commands::{Context, complete::reasons, word},
     exit::Exit,
     failure::Failure,
@@ -30,33 +31,44 @@ const AFTERWARDS: Duration = Duration::from_secs(1);
 /// How often the servers are looked after while the application writes on.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Who plays; it outlives the play, to be ended on every path.
+pub(super) struct Cast<'a> {
+    pub(super) programs: &'a Programs,
+    pub(super) children: &'a mut Children,
+    pub(super) instances: &'a mut Option<Instances>,
+}
+
 /// Plays it from the beginning; the exit is that of the proof.
 pub(super) async fn play(
     context: &Context<'_>,
     args: &DemoArgs,
-    programs: &Programs,
     dir: &Path,
-    children: &mut Children,
+    cast: Cast<'_>,
     story: &mut Story,
 ) -> Result<Exit, Failure> {
+    let Cast { programs, children, instances } = cast;
     let env = &context.env;
     let kind = match args.mode {
         DemoMode::Move => v1::Kind::Move,
         DemoMode::Copy => v1::Kind::Copy,
     };
     let gerund = if args.mode == DemoMode::Move { "moves" } else { "copies" };
-    story.title(&format!("Causeway {gerund} a live SQLite database from {WEST} to {EAST}"));
-    let client = stage::set(context, args, programs, dir, children, story).await?;
+    let engine = if args.engine == EngineWord::Sqlite { "SQLite" } else { "PostgreSQL" };
+    story.title(&format!("Causeway {gerund} a live {engine} database from {WEST} to {EAST}"));
+    stage::certificates(context, args, dir, story).await?;
+    let instances = stage::instances(context, args, dir, instances, story).await?;
+    let client = stage::set(context, dir, programs, instances, children, story).await?;
 
     story.begin("application", "starting the writers");
-    let mut application = Application::start(args, &programs.path("causeway-ledger"), dir)?;
+    let mut application = Application::start(args, &programs.path("causeway-ledger"), dir, instances)?;
     application.more(env, ENOUGH, None).await?;
     story.done(format!(
-        "{WRITERS} writer processes, {} transactions/s; plain SQLite, they know nothing of Causeway",
-        units::count(args.rate.into())
+        "{WRITERS} writer processes, {} transactions/s; plain {}, they know nothing of Causeway",
+        units::count(args.rate.into()),
+        instances.engine_name()
     ));
 
-    let ready = make_ready(&client, kind, &mut application, story).await?;
+    let ready = make_ready(&client, kind, instances.database(), &mut application, story).await?;
     let version = ready.version;
 
     story.begin("ready", format!("the application writes on for {} s", args.seconds));
@@ -80,7 +92,7 @@ pub(super) async fn play(
         return Err(Failure::new(Exit::Failed, format!("complete the {}", word(kind)), why.trim_end().to_owned()));
     }
     let took = format!("done {} after it was asked for", units::ms(now_us().saturating_sub(asked_us) / 1000));
-    let east = dir.join(EAST).join(DATABASE);
+    let east = instances.place(EAST);
     match args.mode {
         DemoMode::Move => {
             application.more(env, ENOUGH, Some(&east)).await?;
@@ -94,8 +106,18 @@ pub(super) async fn play(
         }
     }
     let (summary, history) = application.stop(env).await?;
-    let west_state = state_at(&client, WEST).await?;
-    let evidence = Evidence { mode: args.mode, dir: dir.to_owned(), history, summary, asked_us, west_state, completed };
+    let west_state = state_at(&client, WEST, instances.database()).await?;
+    let evidence = Evidence {
+        mode: args.mode,
+        database: instances.database(),
+        places: (instances.place(WEST), instances.place(EAST)),
+        state_after_move: instances.state_after_move(),
+        history,
+        summary,
+        asked_us,
+        west_state,
+        completed,
+    };
     proof::prove(context, evidence, story).await
 }
 
@@ -103,6 +125,7 @@ pub(super) async fn play(
 async fn make_ready(
     client: &Client,
     kind: v1::Kind,
+    database: &str,
     application: &mut Application,
     story: &mut Story,
 ) -> Result<Operation, Failure> {
@@ -115,11 +138,11 @@ async fn make_ready(
         kind: kind.into(),
         source: WEST.to_owned(),
         destination: EAST.to_owned(),
-        databases: vec![DATABASE.to_owned()],
+        databases: vec![database.to_owned()],
         request_id: env.uuid_v7(),
         ..v1::StartOperationRequest::default()
     };
-    let answer = client.start_operation(&format!("start the {name} of {DATABASE}"), request).await?;
+    let answer = client.start_operation(&format!("start the {name} of {database}"), request).await?;
     let Operations { operations } = Operations::from(answer.operations.as_slice());
     let ended = watch::follow(client, &operations, Goal::Ready, story).await?;
     let took = env.monotonic().saturating_sub(began);
@@ -161,9 +184,9 @@ async fn complete(
 }
 
 /// What the instance's agent says of the database.
-async fn state_at(client: &Client, instance: &str) -> Result<String, Failure> {
+async fn state_at(client: &Client, instance: &str, name: &str) -> Result<String, Failure> {
     let request = v1::ListDatabasesRequest { instance: instance.to_owned() };
     let answer = client.list_databases(&format!("list the databases of {instance}"), request).await?;
-    let found = answer.databases.into_iter().find(|database| database.name == DATABASE);
+    let found = answer.databases.into_iter().find(|database| database.name == name);
     Ok(found.map_or_else(|| "gone".to_owned(), |database| database.state))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ledger::{CheckOptions, History, Report, Summary, check};
 
 use super::{
-    stage::{DATABASE, EAST, WEST},
+    stage::{EAST, WEST},
     story::Story,
 };
 use crate::{args::DemoMode, commands::Context, exit::Exit, failure::Failure, render::Look, units, view::Operation};
@@ -13,7 +13,12 @@ use crate::{args::DemoMode, commands::Context, exit::Exit, failure::Failure, ren
 /// What the proof is made from.
 pub(super) struct Evidence {
     pub(super) mode: DemoMode,
-    pub(super) dir: PathBuf,
+    /// Its name.
+    pub(super) database: &'static str,
+    /// Where the application finds it at west and at east.
+    pub(super) places: (PathBuf, PathBuf),
+    /// What west's agent has to say of it after a move.
+    pub(super) state_after_move: &'static str,
     pub(super) history: PathBuf,
     pub(super) summary: Summary,
     /// When the completion was asked for, in microseconds since 1970.
@@ -26,8 +31,9 @@ pub(super) struct Evidence {
 /// Checks, prints, and judges.
 pub(super) async fn prove(context: &Context<'_>, evidence: Evidence, story: &mut Story) -> Result<Exit, Failure> {
     story.begin("proof", "reading every row and every page");
-    let east = CheckOptions::new(evidence.dir.join(EAST).join(DATABASE), &evidence.history);
-    let west = CheckOptions::new(evidence.dir.join(WEST).join(DATABASE), &evidence.history);
+    let (west, east) = &evidence.places;
+    let east = CheckOptions::new(east, &evidence.history);
+    let west = CheckOptions::new(west, &evidence.history);
     let proven = match evidence.mode {
         DemoMode::Move => {
             let report = run(context, east).await?;
@@ -59,7 +65,7 @@ async fn run(context: &Context<'_>, options: CheckOptions) -> Result<Report, Fai
 }
 
 fn of_move(evidence: &Evidence, report: &Report, story: &Story) -> bool {
-    let Evidence { summary, west_state, completed, .. } = evidence;
+    let Evidence { summary, west_state, completed, database, state_after_move, .. } = evidence;
     story.title("What the application saw");
     let freeze = summary.freeze_ms;
     let shown = freeze.map_or_else(|| "none".to_owned(), |ms| format!("{ms:.1} ms"));
@@ -69,19 +75,18 @@ fn of_move(evidence: &Evidence, report: &Report, story: &Story) -> bool {
     story.figure("by the coordinator", &measured, None, "from the fence to the destination online");
     latency(summary, story);
 
-    story.title(&format!("The proof: the writers' own ledger against {EAST}/{DATABASE}"));
+    story.title(&format!("The proof: the writers' own ledger against {EAST}/{database}"));
     story.figure("acknowledged", &units::count(report.acknowledged), None, "transactions, of which");
     story.figure(&format!("found at {EAST}"), &units::count(report.found), None, "");
     zeros(report, story);
-    let dropped = west_state == "tombstone";
+    let dropped = west_state == state_after_move;
     let (word, look) = if dropped { ("dropped", Look::Good) } else { (west_state.as_str(), Look::Bad) };
-    let comment = "a tombstone keeps the name: it refuses writes and says where to look";
-    story.figure(
-        &format!("{WEST}/{DATABASE}"),
-        word,
-        Some(look),
-        if dropped { comment } else { "should be a tombstone" },
-    );
+    let comment = match (dropped, *state_after_move) {
+        (true, "tombstone") => "a tombstone keeps the name: it refuses writes and says where to look".to_owned(),
+        (true, _) => "nobody can write there any more".to_owned(),
+        (false, due) => format!("should be {due}"),
+    };
+    story.figure(&format!("{WEST}/{database}"), word, Some(look), &comment);
     let saw_it_move = freeze.is_some_and(|ms| ms >= 0.0);
     told(report, story)
         && told_by_the_writers(summary, story)
@@ -91,12 +96,12 @@ fn of_move(evidence: &Evidence, report: &Report, story: &Story) -> bool {
 }
 
 fn of_copy(evidence: &Evidence, before: u64, copy: &Report, source: &Report, story: &Story) -> bool {
-    let Evidence { summary, west_state, .. } = evidence;
+    let Evidence { summary, west_state, database, .. } = evidence;
     story.title("What the application saw");
     story.figure("freeze", "none", Some(Look::Accent), &format!("it went on at {WEST} all the time"));
     latency(summary, story);
 
-    story.title(&format!("The proof: the writers' own ledger against the copy, {EAST}/{DATABASE}"));
+    story.title(&format!("The proof: the writers' own ledger against the copy, {EAST}/{database}"));
     story.figure("acknowledged", &units::count(copy.acknowledged), None, "transactions");
     story.figure("before the completion", &units::count(before), None, "all of these have to be in the copy");
     story.figure(&format!("found at {EAST}"), &units::count(copy.found), None, "one consistent moment of the source");
@@ -110,7 +115,7 @@ fn of_copy(evidence: &Evidence, before: u64, copy: &Report, source: &Report, sto
         units::count(source.acknowledged),
         integrity(source)
     );
-    story.figure(&format!("{WEST}/{DATABASE}"), word, Some(look), &comment);
+    story.figure(&format!("{WEST}/{database}"), word, Some(look), &comment);
     let consistent = copy.found + copy.behind == copy.acknowledged && copy.found >= before && before > 0;
     told(copy, story) & told(source, story) && told_by_the_writers(summary, story) && untouched && consistent
 }
@@ -165,7 +170,9 @@ mod tests {
         (summary.committed, summary.freeze_ms) = (100, Some(20.0));
         Evidence {
             mode,
-            dir: PathBuf::new(),
+            database: "shop.db",
+            places: (PathBuf::new(), PathBuf::new()),
+            state_after_move: "tombstone",
             history: PathBuf::new(),
             summary,
             asked_us: 1,
@@ -212,6 +219,7 @@ mod tests {
         };
         for bad in [
             Evidence { west_state: "online".to_owned(), ..evidence(DemoMode::Move) },
+            Evidence { state_after_move: "gone", ..evidence(DemoMode::Move) },
             summary(|s| s.freeze_ms = None),
             summary(|s| s.freeze_ms = Some(-3.0)),
             summary(|s| s.losses_noticed = 1),

@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path};
 
-use ledger::{FillOptions, fill};
 use proto::v1;
 use service::{Tls, TlsFiles, certs::issue_dev, dial::Dialer};
 
 use super::{
     children::{Children, Programs},
+    instances::Instances,
     story::Story,
 };
 use crate::{
@@ -22,25 +22,20 @@ use crate::{
 pub(super) const WEST: &str = "west";
 /// Where the database goes.
 pub(super) const EAST: &str = "east";
-/// The database, which for SQLite is a file in the instance's directory.
-pub(super) const DATABASE: &str = "shop.db";
 /// Who the demo is to the coordinator.
 const USER: &str = "demo";
 
-/// Makes everything up to the servers, and connects to the coordinator.
+/// Starts the processes, and connects to the coordinator.
 pub(super) async fn set(
     context: &Context<'_>,
-    args: &DemoArgs,
-    programs: &Programs,
     dir: &Path,
+    programs: &Programs,
+    instances: &Instances,
     children: &mut Children,
     story: &mut Story,
 ) -> Result<Client, Failure> {
-    certificates(context, dir, story).await?;
-    database(context, args, dir, story).await?;
-
     story.begin("processes", "starting a coordinator and four agents");
-    start_servers(programs, dir, children)?;
+    start_servers(programs, dir, instances, children)?;
     let addresses = children.addresses(&context.env).await?;
     let [coordinator, west_source, west_dest, east_source, east_dest] = addresses.as_slice() else {
         return Err(Failure::local("start the servers", &std::io::Error::other("one is missing")));
@@ -51,7 +46,7 @@ pub(super) async fn set(
     for (name, source_agent, dest_agent) in [(WEST, west_source, west_dest), (EAST, east_source, east_dest)] {
         let instance = v1::Instance {
             name: name.to_owned(),
-            engine: "sqlite".to_owned(),
+            engine: instances.engine().to_owned(),
             source_agent: source_agent.clone(),
             dest_agent: dest_agent.clone(),
             subscription: "demo".to_owned(),
@@ -70,10 +65,17 @@ pub(super) async fn set(
     Ok(client)
 }
 
-async fn certificates(context: &Context<'_>, dir: &Path, story: &mut Story) -> Result<(), Failure> {
+/// Makes the certificates.
+pub(super) async fn certificates(
+    context: &Context<'_>,
+    args: &DemoArgs,
+    dir: &Path,
+    story: &mut Story,
+) -> Result<(), Failure> {
     story.begin("certificates", "making an authority");
     let now = context.env.now();
-    let specs = certs::specs(&[WEST.to_owned(), EAST.to_owned()], &[USER.to_owned()], now);
+    let mut specs = certs::specs(&[WEST.to_owned(), EAST.to_owned()], &[USER.to_owned()], now);
+    specs.extend(super::instances::specs(args.engine, now));
     let count = specs.len();
     let certs = dir.join("certs");
     context
@@ -85,23 +87,36 @@ async fn certificates(context: &Context<'_>, dir: &Path, story: &mut Story) -> R
     Ok(())
 }
 
-async fn database(context: &Context<'_>, args: &DemoArgs, dir: &Path, story: &mut Story) -> Result<(), Failure> {
-    story.begin("database", format!("filling {} MB", args.size_mb));
-    for place in [WEST, EAST, "logs"] {
-        fs::create_dir_all(dir.join(place)).map_err(|error| Failure::local("make the instances", &error))?;
+/// Makes the two instances, and the database at west.
+pub(super) async fn instances<'a>(
+    context: &Context<'_>,
+    args: &DemoArgs,
+    dir: &Path,
+    made: &'a mut Option<Instances>,
+    story: &mut Story,
+) -> Result<&'a Instances, Failure> {
+    fs::create_dir_all(dir.join("logs")).map_err(|error| Failure::local("make the instances", &error))?;
+    story.begin("instances", "making west and east");
+    let instances = &*made.insert(Instances::make(args.engine, &context.env, dir, args.keep).await?);
+    if let Some(described) = instances.described() {
+        story.done(described);
     }
-    let options = FillOptions::new(dir.join(WEST).join(DATABASE), args.size_mb);
-    let filled = context.env.blocking(move || fill(&options)).await;
-    let filled = filled.map_err(|error| Failure::local("fill the database", &error))?;
-    let name = story.accent(&format!("{WEST}/{DATABASE}"));
+    story.begin("database", format!("filling {} MB", args.size_mb));
+    let filled = instances.fill(&context.env, args.size_mb).await?;
+    let name = story.accent(&format!("{WEST}/{}", instances.database()));
     story.done(format!("{name}, {}, {} rows", units::bytes(filled.bytes), units::count(filled.rows)));
-    Ok(())
+    Ok(instances)
 }
 
 /// In the order: coordinator, then source and destination agent of west and of east.
-fn start_servers(programs: &Programs, dir: &Path, children: &mut Children) -> Result<(), Failure> {
+fn start_servers(
+    programs: &Programs,
+    dir: &Path,
+    instances: &Instances,
+    children: &mut Children,
+) -> Result<(), Failure> {
     let certs = dir.join("certs");
-    let mut start = |name: &str, program: &str, more: Vec<String>| {
+    let mut start = |name: &str, program: &str, more: Vec<String>, secrets: &[(&str, String)]| {
         let file = |ending: &str| certs.join(format!("{name}{ending}")).display().to_string();
         let mut args = vec![
             "--listen=127.0.0.1:0".to_owned(),
@@ -110,15 +125,16 @@ fn start_servers(programs: &Programs, dir: &Path, children: &mut Children) -> Re
             format!("--key={}", file("-key.pem")),
         ];
         args.extend(more);
-        children.start(name, &programs.path(program), &args, dir.join("logs").join(format!("{name}.log")))
+        let log = dir.join("logs").join(format!("{name}.log"));
+        children.start(name, &programs.path(program), &args, secrets, log)
     };
     let store = format!("--store=redb:{}", dir.join("coordinator.redb").display());
-    start("coordinator", "causeway-coordinator", vec![store])?;
+    start("coordinator", "causeway-coordinator", vec![store], &[])?;
     for instance in [WEST, EAST] {
         for half in ["agent-source", "agent-dest"] {
-            let databases = format!("--dir={}", dir.join(instance).display());
-            let more = vec![format!("--instance={instance}"), "--engine=sqlite".to_owned(), databases];
-            start(&format!("{half}-{instance}"), &format!("causeway-{half}"), more)?;
+            let (mut more, secrets) = instances.agent(instance, half, &certs);
+            more.push(format!("--instance={instance}"));
+            start(&format!("{half}-{instance}"), &format!("causeway-{half}"), more, &secrets)?;
         }
     }
     Ok(())
