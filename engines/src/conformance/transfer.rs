@@ -84,7 +84,10 @@ pub async fn resumes_after_a_crash_of_the_destination(rig: &mut Rig) {
     drop(pipe);
     rig.restart_dest().await;
     let mut pipe = rig.connect().await;
-    assert_eq!(pipe.plan.log_resume, durable, "the log goes on from what was durable");
+    let (resumed, due) = (pipe.stream.backlog(&pipe.plan.log_resume).await, pipe.stream.backlog(&durable).await);
+    let (resumed, due) = (resumed.expect("know the backlog").bytes, due.expect("know the backlog").bytes);
+    // A server that outlives its agent may hold more than was synced.
+    assert!(resumed <= due, "the log goes on from what was durable, or later: {resumed} of {due} bytes");
     pipe.seed().await;
     pipe.catch_up().await;
     rig.flip_and_compare(&pipe, 1).await;

@@ -18,6 +18,8 @@ mod sql;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod types;
 mod wire;
 
