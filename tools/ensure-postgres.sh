@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs PostgreSQL where it is missing: server programs only, no server is set up or started.
 #   ensure-postgres.sh any     any version will do (for the demo)
-#   ensure-postgres.sh tests   15 with its client programs, and the servers of 17 and 18 under target/
+#   ensure-postgres.sh tests   15 with its client programs and pgbackrest, and the servers of 17 and 18 under target/
 #   ensure-postgres.sh bench   15, and the peer pgcopydb
 # Safe to run again; a second run does nothing.
 set -euo pipefail
@@ -30,6 +30,8 @@ any() {
 
 fifteen() {
     [ -x /usr/lib/postgresql/15/bin/initdb ] || install postgresql-15
+    # A real backup tool for the test of the hook.
+    command -v pgbackrest >/dev/null || install pgbackrest
 }
 
 # The servers alone, as they are packed for embedding; client programs are version 15's.

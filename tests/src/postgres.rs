@@ -90,7 +90,7 @@ impl Instance {
 
     fn start(options: Options) -> Self {
         let server = Server::start(options).unwrap_or_else(|e| panic!("start PostgreSQL: {e:?}"));
-        let dsn = server.dsn("postgres");
+        let dsn = server.dsn_as("causeway", "postgres");
         Self { server: Mutex::new(server), dsn }
     }
 
@@ -255,8 +255,12 @@ impl Instance {
             all(&format!("DROP OWNED BY {0}; DROP ROLE {0}", quoted(&role)));
         }
         all(&format!("CREATE ROLE {APPLICATION} LOGIN"));
+        all(RIGHTS);
     }
 }
+
+/// The agents' role, made as operators make it.
+const RIGHTS: &str = include_str!("../../docs/postgres-rights.sql");
 
 /// What a server said when it refused something.
 #[derive(Debug, Clone, PartialEq, Eq)]

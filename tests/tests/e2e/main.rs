@@ -12,6 +12,7 @@ mod kills;
 mod layers;
 mod networks;
 mod overrides;
+mod postgres;
 mod queue;
 mod requests;
 mod wire;
