@@ -18,7 +18,7 @@ pub(super) async fn plan(stream: &Stream, held: &Held) -> Result<Plan> {
     let sql = stream.session().await?;
     instance::check(&sql, role).await?;
     let mut memo: Memo = inner.store.memo(&role.operation).await?.unwrap_or_default();
-    let slot = watch::look(stream).await?;
+    let slot = watch::holding(stream).await?;
     // The slot may be gone, as after a failover, or past what the destination has, should that have lost something.
     let resume = if held.generation == memo.generation { held.log.as_ref() } else { None };
     let start = memo.slot.as_ref().map(|slot| slot.start()).transpose()?.map(Point::at);
@@ -96,7 +96,7 @@ fn made(memo: &Memo, held: &Held, whole: bool) -> Result<Plan> {
 pub(super) async fn seed_done(stream: &Stream) -> Result<()> {
     let memo = stream.memo()?;
     let start = memo.slot.as_ref().map(|slot| slot.start()).transpose()?;
-    let slot = watch::look(stream).await?;
+    let slot = watch::holding(stream).await?;
     if slot.confirmed.is_none() || start.is_none() {
         return Err(Error::LogLost("the slot is gone".to_owned()));
     }

@@ -73,11 +73,26 @@ pub(super) struct SlotState {
     pub(super) confirmed: Option<Lsn>,
     /// Bytes that it retains.
     pub(super) retained: u64,
+    /// The server gave it up to save its disk, as `max_slot_wal_keep_size` told it.
+    pub(super) lost: bool,
 }
 
 /// Looks at the slot; fails with what ended the stream.
 pub(super) async fn look(stream: &Stream) -> Result<SlotState> {
     ended(stream)?;
+    observe(stream).await
+}
+
+/// Looks at the slot for those who have no use for the log yet. One that is lost is no use to anybody.
+pub(super) async fn holding(stream: &Stream) -> Result<SlotState> {
+    let slot = observe(stream).await?;
+    if slot.lost {
+        ended(stream)?;
+    }
+    Ok(slot)
+}
+
+async fn observe(stream: &Stream) -> Result<SlotState> {
     let sql = stream.watch_session().await?;
     let query = format!(
         "SELECT pg_current_wal_lsn(), s.confirmed_flush_lsn, s.wal_status,
@@ -89,7 +104,6 @@ pub(super) async fn look(stream: &Stream) -> Result<SlotState> {
     let budget = budget(stream);
     let lost = row.maybe(2) == Some("lost");
     let retained = match (lost, row.maybe(3)) {
-        // The server gave it up to save its disk, as max_slot_wal_keep_size told it.
         (true, _) => budget.saturating_add(1),
         (false, Some(_)) => row.parse(3)?,
         (false, None) => 0,
@@ -98,7 +112,7 @@ pub(super) async fn look(stream: &Stream) -> Result<SlotState> {
         stream.state().ended = Some(Ended::Budget { used: retained, budget });
     }
     let confirmed = row.maybe(1).filter(|_| !lost).map(str::parse).transpose()?;
-    Ok(SlotState { now: row.text(0).parse()?, confirmed, retained })
+    Ok(SlotState { now: row.text(0).parse()?, confirmed, retained, lost })
 }
 
 /// Notes that the transaction of a command was seen in the log.
