@@ -222,7 +222,7 @@ async fn take_over(wire: &mut Wire, epoch: Epoch, start: Point, workers: usize) 
         return Err(Error::Superseded { ours: epoch.0, newer: newest });
     }
     // A session of an agent that was stopped in the middle holds its checkpoint's lock.
-    let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() \
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                   AND application_name ~ '^causeway dest apply' AND pid <> pg_backend_pid()";
     wire.query(WHAT, others).await?;
     wire.query(WHAT, &format!("UPDATE causeway.checkpoint SET epoch = {0} WHERE epoch <= {0}", epoch.0)).await?;

@@ -141,6 +141,19 @@ impl Net {
         &self.values[op.row as usize..][..self.table.columns.len()]
     }
 
+    /// Takes an insert in where nothing but inserts comes: nothing has to be found again.
+    pub(super) fn append(&mut self, images: &Images) -> Result<()> {
+        let row = self.keep(&images.new)?;
+        self.ops.push(Op { kind: OpKind::Insert, count: 1, row, next: NONE });
+        Ok(())
+    }
+
+    fn keep(&mut self, image: &[Value]) -> Result<u32> {
+        let row = u32::try_from(self.values.len()).map_err(|_| Error::Internal("a batch too large".to_owned()))?;
+        self.values.extend_from_slice(image);
+        Ok(row)
+    }
+
     /// Takes a change in. `pieces` are the payloads that values refer to.
     pub(super) fn add(&mut self, pieces: &[Bytes], act: Act, hash: u64, images: &Images) -> Result<()> {
         let image = if matches!(act, Act::Delete | Act::Leave) { &images.old } else { &images.new };
@@ -153,10 +166,9 @@ impl Net {
             };
             let place = u32::try_from(self.ops.len()).unwrap_or(NONE);
             let next = self.by_hash.insert(hash, place).unwrap_or(NONE);
-            let row = u32::try_from(self.values.len()).map_err(|_| Error::Internal("a batch too large".to_owned()))?;
+            let row = self.keep(image)?;
             let count = if kind == OpKind::Delete { -1 } else { 1 };
             self.ops.push(Op { kind, count, row, next });
-            self.values.extend_from_slice(image);
             return Ok(());
         };
         let op = &mut self.ops[known as usize];

@@ -143,6 +143,9 @@ impl Script {
                 (_, OpKind::Update | OpKind::Replace) => updates.push((row, 1)),
             }
         }
+        // Neighbours in the index are neighbours in time then: fewer pages are looked at, and each once.
+        sort(table, pieces, &mut deletes);
+        sort(table, pieces, &mut updates);
         self.deletes(prepared, pieces, table, &deletes);
         for (forms, rows) in groups(&updates) {
             self.updates(prepared, pieces, table, &forms, &rows);
@@ -330,6 +333,16 @@ impl Script {
             rest = &rest[count..];
         }
     }
+}
+
+/// Sorts rows by the bytes of their key, which is the order of most indexes on most values.
+fn sort(table: &Table, pieces: &[Bytes], rows: &mut [Counted<'_>]) {
+    let Some([(first, _), ..]) = table.key_columns() else { return };
+    let key = |row: &Counted<'_>| {
+        let value = row.0[*first];
+        value.of(&pieces[usize::from(value.piece)])
+    };
+    rows.sort_unstable_by(|one, two| key(one).cmp(key(two)));
 }
 
 /// Rows that come in the same form make one statement.

@@ -202,6 +202,7 @@ impl Worker {
     fn encode(&mut self, batch: &mut Batch) -> Result<()> {
         let mut nets: Vec<Option<Net>> = Vec::new();
         let mut images = Images::default();
+        let grows = only_grow(&batch.changes);
         for (piece, changes) in batch.changes.iter().enumerate() {
             for item in &changes.items {
                 let place = item.table as usize;
@@ -210,7 +211,10 @@ impl Worker {
                 }
                 let net = nets[place].get_or_insert_with(|| Net::new(changes.tables[place].clone()));
                 read(item, &net.table, &batch.pieces[piece], piece, &mut images)?;
-                net.add(&batch.pieces, item.act, item.hash, &images)?;
+                match grows[place] {
+                    true => net.append(&images)?,
+                    false => net.add(&batch.pieces, item.act, item.hash, &images)?,
+                }
             }
         }
         let mut script = self.begin(batch, true);
@@ -282,6 +286,19 @@ impl Worker {
             )),
         }
     }
+}
+
+/// For each table, whether nothing but inserts comes.
+fn only_grow(changes: &[Changes]) -> Vec<bool> {
+    let mut grows = Vec::new();
+    for item in changes.iter().flat_map(|changes| &changes.items) {
+        let place = item.table as usize;
+        if grows.len() <= place {
+            grows.resize(place + 1, true);
+        }
+        grows[place] &= item.act == Act::Insert;
+    }
+    grows
 }
 
 /// Reads an item's message.
