@@ -56,7 +56,8 @@ impl Views {
         }
     }
 
-    fn behind(&self, task: AbortHandle) {
+    /// Keeps hold of something that runs behind, so that it ends with the replica.
+    pub(super) fn behind(&self, task: AbortHandle) {
         let mut state = self.state();
         state.behind.retain(|task| !task.is_finished());
         state.behind.push(task);
