@@ -63,6 +63,10 @@ BEGIN
     END IF;
 END $causeway$;
 
+-- The triggers run as whoever changes definitions.
+GRANT USAGE ON SCHEMA causeway TO PUBLIC;
+GRANT EXECUTE ON FUNCTION causeway.identify(oid) TO PUBLIC;
+
 DROP EVENT TRIGGER IF EXISTS causeway_ddl_end;
 CREATE EVENT TRIGGER causeway_ddl_end ON ddl_command_end EXECUTE FUNCTION causeway.ddl_end();
 ALTER EVENT TRIGGER causeway_ddl_end ENABLE ALWAYS;
