@@ -17,3 +17,7 @@ pub const PROTOCOL: u32 = 1;
 /// The largest message any service takes, in bytes: a chunk or log record of 1 MiB, which incompressible rows or a large
 /// frame header may exceed a little, with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The largest frame of a transfer. Frames are cut at about a megabyte, but a row is never cut, and PostgreSQL's rows have up to
+/// a gigabyte.
+pub const FRAME_BYTES_MAX: usize = (1 << 30) + (1 << 20);

@@ -15,7 +15,7 @@ use transfer::Lanes;
 /// What a destination agent serves.
 pub(crate) fn services(registry: &Registry, tls: bool) -> Services {
     let commands = DestAgentServer::new(Commands::new(registry.clone(), tls));
-    let lanes = TransferServer::new(Lanes::new(registry.clone())).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
+    let lanes = TransferServer::new(Lanes::new(registry.clone())).max_decoding_message_size(proto::FRAME_BYTES_MAX);
     Services {
         routes: Routes::new(commands).add_service(lanes),
         descriptors: proto::FILE_DESCRIPTOR_SET,

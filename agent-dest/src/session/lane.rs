@@ -159,10 +159,10 @@ impl Lane {
             return Ok(payload);
         }
         let len = uncompressed as usize;
-        if len > proto::MESSAGE_BYTES_MAX {
+        if len > proto::FRAME_BYTES_MAX {
             return Err(Error::frame(format!(
                 "{what} would have {len} bytes, at most {} are taken",
-                proto::MESSAGE_BYTES_MAX
+                proto::FRAME_BYTES_MAX
             )));
         }
         let unpack = move || zstd::bulk::decompress(&payload, len);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use engines::source::{Held, HeldPart};
 use handover::Position;
 use proto::{
-    MESSAGE_BYTES_MAX, PROTOCOL,
+    FRAME_BYTES_MAX, PROTOCOL,
     v1::{self, dest_frame, source_frame, transfer_client::TransferClient},
 };
 use service::dial::DialOptions;
@@ -44,8 +44,8 @@ impl Lane {
         }
         let channel = shared.dialer.connect_with(&role.dest_address, &options).await?;
         let mut client = TransferClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX);
         let (tx, frames) = mpsc::channel(FRAMES_WAITING);
         let hello = v1::Hello {
             operation: role.operation.to_string(),
