@@ -52,8 +52,6 @@ pub(super) struct Live {
     pub(super) building: AsyncMutex<()>,
     /// Set when a long call has to end soon.
     pub(super) interrupted: watch::Sender<bool>,
-    /// A session that has read the catalog once, for the marker.
-    pub(super) warm: Mutex<Option<Sql>>,
     schema: Mutex<Option<Arc<Schema>>>,
     progress: Mutex<Progress>,
 }
@@ -95,7 +93,6 @@ impl Live {
             ready: watch::Sender::new(schema_done),
             building: AsyncMutex::default(),
             interrupted: watch::Sender::new(false),
-            warm: Mutex::default(),
             schema: Mutex::default(),
             progress: Mutex::new(Progress { committed: parts.clone(), durable: parts, seeded }),
             database,
@@ -222,9 +219,8 @@ impl Live {
         self.interrupted.send_replace(true);
         self.log.close().await;
         self.loads.clear();
-        self.views.stop();
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.sessions.clear();
+        self.views.stop();
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

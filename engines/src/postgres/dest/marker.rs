@@ -1,14 +1,8 @@
 //! The end of an attempt's log. Clients wait meanwhile, so each step tells what it costs.
 
-use super::{
-    super::{catalog, position::Point, sql::Sql},
-    live::Live,
-};
+use super::{super::position::Point, live::Live};
 use crate::{Error, Result};
-use std::{
-    sync::{Arc, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 impl Live {
     /// Makes the replica what the source is at `position`, durably.
@@ -19,11 +13,7 @@ impl Live {
         let mut steps = Steps::default();
         self.stand_at(position).await?;
         steps.done("apply");
-        let warm = self.warm().take().filter(|sql| !sql.is_closed());
-        let sql = match warm {
-            Some(sql) => sql,
-            None => self.sessions.take().await?,
-        };
+        let sql = self.sessions.take().await?;
         self.end_behind(&sql).await?;
         // Once armed, nothing has changed since the replica was prepared here: log would have disarmed it.
         if !self.log.armed() {
@@ -53,32 +43,9 @@ impl Live {
     /// Called before a fence, while the log waits: what takes long goes on behind it.
     pub(super) async fn settle(self: &Arc<Self>) -> Result<()> {
         if self.seeded() {
-            self.warm_behind();
             self.refresh_behind();
         }
         Ok(())
-    }
-
-    /// Reads the catalog once behind the log's back, in the session that will compare it at the marker: a server process is
-    /// slow the first time only.
-    fn warm_behind(self: &Arc<Self>) {
-        let live = self.clone();
-        let task = tokio::spawn(async move {
-            let warmed = async {
-                let sql = live.sessions.connect().await?;
-                catalog::lines(&sql).await?;
-                *live.warm() = Some(sql);
-                Ok::<_, Error>(())
-            };
-            if let Err(error) = warmed.await {
-                tracing::debug!(operation = %live.operation, %error, "read the catalog before the marker");
-            }
-        });
-        self.views.behind(task.abort_handle());
-    }
-
-    fn warm(&self) -> MutexGuard<'_, Option<Sql>> {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -56,8 +56,7 @@ impl Views {
         }
     }
 
-    /// Keeps hold of something that runs behind, so that it ends with the replica.
-    pub(super) fn behind(&self, task: AbortHandle) {
+    fn behind(&self, task: AbortHandle) {
         let mut state = self.state();
         state.behind.retain(|task| !task.is_finished());
         state.behind.push(task);

@@ -117,7 +117,12 @@ fn change(cluster: &Cluster, round: u32) {
 #[track_caller]
 fn assert_equal(cluster: &Cluster, west: &[ledger::driver::TableHash]) {
     let east = cluster.postgres("east").content("hard");
-    let differ: Vec<_> = west.iter().filter(|hash| !east.contains(hash)).map(|hash| (&hash.table, hash.rows)).collect();
+    // While an operation runs, some tables at the source have another replica identity.
+    let differ: Vec<_> = west
+        .iter()
+        .filter(|hash| !east.contains(hash) && hash.table != "<definitions>")
+        .map(|hash| (&hash.table, hash.rows))
+        .collect();
     assert!(
         differ.is_empty() && west.len() == east.len(),
         "differ: {differ:?}\n{:?}",

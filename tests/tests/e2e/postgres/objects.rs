@@ -53,16 +53,26 @@ fn everything_moves_and_is_the_same() {
     let cluster = cluster();
     make(&cluster);
     let (west, east) = (cluster.postgres("west"), cluster.postgres("east"));
+    // While the operation runs, some tables at the source have another replica identity.
+    let definitions = west.definitions("everything");
     let op = cluster.start_move("everything");
     op.until_ready();
     // What the log does not carry, changed after the seed.
     west.sql("everything", CHANGES);
-    let (content, definitions) = (west.content("everything"), west.definitions("everything"));
+    let content = data(west.content("everything"));
     op.complete();
     op.until_succeeded();
     east.until_clean();
     assert_same_lines(&definitions.join("\n"), &east.definitions("everything").join("\n"));
-    assert_same_content(&content, &east.content("everything"));
+    assert_same_content(&content, &data(east.content("everything")));
+}
+
+/// What is no definition.
+fn data(content: Vec<TableHash>) -> Vec<TableHash> {
+    content
+        .into_iter()
+        .filter(|hash| !["<definitions>", "<views>", "<settings>"].contains(&hash.table.as_str()))
+        .collect()
 }
 
 /// Sequences, of which none may show in pg_sequences afterwards; large objects made, changed and unlinked.

@@ -142,7 +142,6 @@ async fn a_second_attempt_has_the_same_end() {
     replica.log(batch("0/100+end", &to, payload)).await.expect("once more");
     let early = replica.prepare_marker(&position("0/100+end")).await;
     assert!(matches!(early, Err(Error::Gap { .. })), "{early:?}");
-    replica.settle().await.expect("settle before the fence");
     marker(&rig, &*replica, &to).await;
     rig.promote(&position(&format!("{to}+end"))).await;
     rig.engine.promote(&rig.role).await.expect("promote again");
