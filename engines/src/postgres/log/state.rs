@@ -21,6 +21,8 @@ use std::{
 const PIECE_BYTES_MAX: usize = 1 << 20;
 /// Bytes read ahead of the caller. Beyond it the walsender waits: eight of the largest pieces keep both sides busy.
 const AHEAD_BYTES_MAX: usize = 8 << 20;
+/// While there is a backlog a piece waits until it has so much: small ones cost a transaction each at the destination.
+const HELD_BYTES_MIN: usize = 64 << 10;
 /// Markers remembered for callers who ask later; an operation has one an attempt.
 const MARKERS_MAX: usize = 64;
 /// A position moves without changes when the log has grown by so much, or after so long, so that the slot follows.
@@ -40,6 +42,8 @@ pub(super) struct State {
     /// Transactions whose commit record starts before this are held by the caller.
     start: Lsn,
     skipping: bool,
+    /// There is a backlog, and more comes at once.
+    pub(super) hold: bool,
     /// Size of the next pieces.
     max: usize,
     /// Every commit that ends at or before this came in.
@@ -81,6 +85,7 @@ impl State {
             context: Context::default(),
             start: from,
             skipping: false,
+            hold: false,
             max: PIECE_BYTES_MAX,
             seen: Lsn(0),
             boundaries: VecDeque::new(),
@@ -107,6 +112,7 @@ impl State {
         self.boundaries.clear();
         self.builder = Builder::new(from);
         (self.markers, self.context, self.skipping) = (Vec::new(), Context::default(), false);
+        self.hold = false;
         (self.start, self.restart, self.failed) = (from.lsn, None, None);
         // Seen counts for what is buffered: a later call must not take the end of the earlier stream for that of this one.
         self.seen = Lsn(0);
@@ -261,7 +267,8 @@ impl State {
         while self.queue.front().is_some_and(|batch| batch.to <= after) {
             self.queue.pop_front();
         }
-        if self.queue.is_empty() && !self.context.in_transaction() {
+        let enough = !self.hold || until.is_some() || self.builder.len() >= HELD_BYTES_MIN;
+        if self.queue.is_empty() && !self.context.in_transaction() && enough {
             self.seal(now_ms());
             while self.queue.front().is_some_and(|batch| batch.to <= after) {
                 self.queue.pop_front();

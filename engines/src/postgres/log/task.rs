@@ -32,6 +32,10 @@ const LOW_WATER_TIME: Duration = Duration::from_millis(5);
 const SHORT_READS: u32 = 32;
 const SHORT_READ_BYTES: usize = 8 << 10;
 const SHORT_READS_TIME: Duration = Duration::from_millis(10);
+/// After a read of so much the next one is worth waiting for before a piece is made.
+const HELD_READ_BYTES: usize = 32 << 10;
+/// The backlog is over when little came so often in a row.
+const IDLE_ROUNDS: u32 = 4;
 /// What one read asks for.
 const READ_BYTES: usize = 256 << 10;
 /// A row from this size on is read to where it stays.
@@ -83,8 +87,14 @@ async fn session(shared: &Shared, stream: &Stream) -> Result<()> {
     let mut wire = Wire::connect(&stream.config, &stream.database, "source log", true).await?;
     claim(&mut wire, stream, from).await?;
     let channel = wire.into_channel();
-    let mut reader =
-        Reader { channel, shared, status_due: Instant::now(), backlogged: false, short: (0, Instant::now()) };
+    let mut reader = Reader {
+        channel,
+        shared,
+        status_due: Instant::now(),
+        backlogged: false,
+        idle_rounds: 0,
+        short: (0, Instant::now()),
+    };
     reader.start(stream).await?;
     shared.lock().streaming = true;
     reader.run().await
@@ -127,6 +137,8 @@ struct Reader<'a> {
     shared: &'a Shared,
     status_due: Instant,
     backlogged: bool,
+    /// How often in a row little came although we waited.
+    idle_rounds: u32,
     /// Short reads, and since when.
     short: (u32, Instant),
 }
@@ -220,15 +232,18 @@ impl Reader<'_> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let filled = tokio::time::timeout(LOW_WATER_TIME, self.channel.fill(WHAT, READ_BYTES)).await;
-        if let Ok(filled) = filled {
-            filled?;
-            return Ok(());
+        let mut came = filled.unwrap_or(Ok(0))?;
+        if came == 0 {
+            // Nobody waits longer than this for what is there.
+            self.channel.low_water(1);
+            let rest = tokio::time::timeout(Duration::from_millis(1), self.channel.fill(WHAT, READ_BYTES)).await;
+            came = rest.unwrap_or(Ok(0))?;
         }
-        self.channel.low_water(1);
-        let rest = tokio::time::timeout(Duration::from_millis(1), self.channel.fill(WHAT, READ_BYTES)).await;
-        let rest = rest.unwrap_or(Ok(0))?;
-        if rest < SHORT_READ_BYTES {
-            (self.backlogged, self.short) = (false, (0, Instant::now()));
+        self.shared.lock().hold = came >= HELD_READ_BYTES;
+        self.idle_rounds = if came < SHORT_READ_BYTES { self.idle_rounds + 1 } else { 0 };
+        // A walsender that has to share its processor pauses too.
+        if came == 0 || self.idle_rounds >= IDLE_ROUNDS {
+            (self.backlogged, self.idle_rounds, self.short) = (false, 0, (0, Instant::now()));
         }
         Ok(())
     }
