@@ -226,7 +226,11 @@ impl Instance {
     /// `kill -9` of a server process that serves the walsender or whatever else matches; the server then restarts itself. False
     /// if there is none.
     pub fn kill_backend(&self, condition: &str) -> bool {
-        let pids = self.column("postgres", &format!("SELECT pid FROM pg_stat_activity WHERE {condition} LIMIT 1"));
+        let query = format!("SELECT pid FROM pg_stat_activity WHERE {condition} LIMIT 1");
+        // After the kill before it may still be starting.
+        let rows =
+            wait::until("a server that answers", wait::PATIENCE, || self.try_sql("postgres", "postgres", &query).ok());
+        let pids: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
         let pid = pids.first().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw);
         pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok())
     }

@@ -86,7 +86,8 @@ pub(crate) fn failed(what: impl Into<String>, error: &tokio_postgres::Error) -> 
         Some(db) => Error::Database {
             what,
             message: format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-            transient: transient(db.code().code()),
+            // A connection is refused because the database is fenced; it opens again when the attempt is given up.
+            transient: transient(db.code().code()) || db.severity() == "FATAL" && db.code().code() == "55000",
         },
         None => Error::Database { what, message: chain(error), transient: true },
     }

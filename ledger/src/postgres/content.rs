@@ -22,7 +22,8 @@ const LARGE_OBJECTS: &str = "SELECT oid, pg_get_userbyid(lomowner), (SELECT arra
       FROM unnest(coalesce(lomacl, acldefault('L', lomowner))) a), encode(sha256(lo_get(oid)), 'hex')
     FROM pg_largeobject_metadata";
 
-/// Definitions that every major version prints alike; what follows an extension is its own affair.
+/// Definitions that every major version prints alike; what follows an extension is its own affair, and the owner of a multirange
+/// cannot be given to another, not even by pg_dump.
 const DEFINITIONS: &str = "
     SELECT 'relation', c.oid::regclass::text, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner),
       (SELECT string_agg(a::text, ',' ORDER BY a::text)
@@ -65,7 +66,8 @@ const DEFINITIONS: &str = "
     WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
   UNION ALL
-    SELECT 'type', t.oid::regtype::text, t.typtype::text, pg_get_userbyid(t.typowner), t.typdefault, t.typnotnull::text,
+    SELECT 'type', t.oid::regtype::text, t.typtype::text,
+      CASE WHEN t.typtype <> 'm' THEN pg_get_userbyid(t.typowner) END, t.typdefault, t.typnotnull::text,
       (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway') AND t.typtype IN ('e', 'd', 'r', 'm')
@@ -82,7 +84,7 @@ const DEFINITIONS: &str = "
   UNION ALL
     SELECT 'publication', p.pubname, pg_get_userbyid(p.pubowner),
       concat_ws(';', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot),
-      (SELECT string_agg(pt.schemaname || '.' || pt.tablename, ',' ORDER BY 1) FROM pg_publication_tables pt
+      (SELECT string_agg(pt.schemaname || '.' || pt.tablename, ',' ORDER BY pt.schemaname, pt.tablename) FROM pg_publication_tables pt
          WHERE pt.pubname = p.pubname AND NOT p.puballtables), NULL, NULL
     FROM pg_publication p WHERE p.pubname !~ '^causeway'
   UNION ALL

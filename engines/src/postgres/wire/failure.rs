@@ -31,7 +31,7 @@ impl ServerError {
 
     /// What it is to the caller.
     pub(crate) fn into_error(self, what: &str) -> Error {
-        let Self { code, message, .. } = self;
+        let Self { code, message, fatal } = self;
         if code == "53100" {
             return Error::DiskFull(format!("{what}: {message}"));
         }
@@ -40,7 +40,9 @@ impl ServerError {
             Some("22") => format!("data exception (SQLSTATE {code})"),
             _ => format!("{message} (SQLSTATE {code})"),
         };
-        Error::Database { what: what.to_owned(), message, transient: transient(&code) }
+        // A connection is refused because the database is fenced; it opens again when the attempt is given up.
+        let closed = fatal && code == "55000";
+        Error::Database { what: what.to_owned(), message, transient: closed || transient(&code) }
     }
 
     /// Passes an error after which the session goes on.

@@ -31,13 +31,19 @@ fn schema(cluster: &Cluster, instance: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
+/// The same lines, in whatever order: `pg_dump` orders some objects by their age.
 #[track_caller]
 fn assert_same_lines(before: &str, after: &str) {
-    let differ = |a: &str, b: &str, sign: char| -> String {
-        let others: std::collections::BTreeSet<&str> = b.lines().collect();
-        a.lines().filter(|line| !others.contains(line)).map(|line| format!("{sign} {line}\n")).collect()
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
     };
-    assert!(before == after, "differs:\n{}{}", differ(before, after, '-'), differ(after, before, '+'));
+    let (a, b) = (sorted(before), sorted(after));
+    let only = |lines: &[String], others: &[String], sign: char| -> String {
+        lines.iter().filter(|line| !others.contains(line)).map(|line| format!("{sign} {line}\n")).collect()
+    };
+    assert!(a == b, "differs:\n{}{}", only(&a, &b, '-'), only(&b, &a, '+'));
 }
 
 #[track_caller]
