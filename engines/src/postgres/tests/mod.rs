@@ -129,7 +129,9 @@ impl Harness for Case {
         let (side, key, value) = (self.dest.clone(), key.to_owned(), value.to_owned());
         blocking(move || {
             // What came here by the copy or move is as good as written here.
-            if let (true, Some(rows)) = (lock(&side.acknowledged).is_empty(), side.rows()) {
+            // Looked at before: a lock taken in the condition would be held through the body.
+            let unknown = lock(&side.acknowledged).is_empty();
+            if unknown && let Some(rows) = side.rows() {
                 *lock(&side.acknowledged) = rows;
             }
             side.write(&key, Some(&value))
