@@ -44,8 +44,6 @@ pub(super) struct SeedPlan {
     pub(super) parts: Vec<(String, u64)>,
     /// For each part of large objects, the first OID in it and the first that is not.
     pub(super) large_objects: Vec<(u32, Option<u32>)>,
-    /// The file of each table when it was planned, 0 if it has none: a rewrite exchanges it, and the order of its rows.
-    pub(super) filenodes: Vec<u32>,
     /// Sizes of large relations by schema and name: they change, but a schema that is read again must not.
     pub(super) sizes: Vec<(String, String, u64)>,
 }

@@ -68,6 +68,8 @@ struct State {
     ended: Option<Ended>,
     samples: Samples,
     closed: bool,
+    /// The seed cannot be read to its end in the held snapshot.
+    stale: bool,
 }
 
 impl Stream {
@@ -191,7 +193,10 @@ impl Stream {
             return Err(Error::LogLost("the seed has no plan".to_owned()));
         };
         let wire = match idle {
-            Some(wire) => wire,
+            Some(mut wire) => {
+                reader::enter(&mut wire, slot).await?;
+                wire
+            }
             None => reader::connect(&self.inner.config, self.database(), slot).await?,
         };
         Reader::open(wire, plan, part, offset).await
@@ -209,7 +214,10 @@ impl SourceStream for Stream {
         if part == 0 {
             return self.schema_chunk(offset, max).await;
         }
-        let mut reader = self.reader(part, offset).await?;
+        let reader = self.reader(part, offset).await;
+        // The next plan has to be another one.
+        self.state().stale |= matches!(reader, Err(Error::LogLost(_)));
+        let mut reader = reader?;
         let chunk = reader.next(max).await?;
         let mut state = self.state();
         match chunk.last {

@@ -27,8 +27,6 @@ const LARGE_BYTES: u64 = 1 << 20;
 pub(in crate::postgres::source) struct Found {
     pub(in crate::postgres::source) oid: u32,
     pub(in crate::postgres::source) table: Table,
-    /// Its file, which a rewrite exchanges.
-    filenode: u32,
     blocks: u64,
     /// Whether its rows lie in pages that can be read by their number.
     ranges: bool,
@@ -41,7 +39,7 @@ pub(in crate::postgres::source) async fn tables(
 ) -> Result<Vec<Found>> {
     let query = format!(
         "{OID_BOUND}
-         SELECT c.oid, n.nspname, c.relname, coalesce(pg_relation_filenode(c.oid), 0),
+         SELECT c.oid, n.nspname, c.relname, 0,
                 coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int,
                 current_setting('server_version_num')::int >= 140000 AND m.amname = 'heap',
                 (SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_attribute a
@@ -57,7 +55,7 @@ pub(in crate::postgres::source) async fn tables(
 
 fn found(row: &Row) -> Result<Found> {
     let table = Table { schema: row.owned(1), name: row.owned(2), columns: row.list(6)?, binary: row.flag(7) };
-    Ok(Found { oid: row.parse(0)?, table, filenode: row.parse(3)?, blocks: row.parse(4)?, ranges: row.flag(5) })
+    Ok(Found { oid: row.parse(0)?, table, blocks: row.parse(4)?, ranges: row.flag(5) })
 }
 
 /// Plans a seed in a transaction that sees the held snapshot.
@@ -87,7 +85,6 @@ pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str, slot: 
             plan.parts.push((name.clone(), blocks * block));
         }
         plan.header.tables.push(found.table);
-        plan.filenodes.push(found.filenode);
     }
     for (first, end, bytes) in large_objects::ranges(sql).await? {
         plan.header.parts.push(PartKind::LargeObjects);
@@ -130,7 +127,7 @@ mod tests {
     fn ranges_cover_a_table_once() {
         let of = |blocks, locked| {
             let table = Table { schema: String::new(), name: String::new(), columns: vec![], binary: true };
-            ranges(&Found { oid: 1, table, filenode: 1, blocks, ranges: true }, 8192, locked)
+            ranges(&Found { oid: 1, table, blocks, ranges: true }, 8192, locked)
         };
         assert_eq!(of(1 << 20, false), [(0, None)]);
         assert_eq!(of(0, true), [(0, None)]);

@@ -42,8 +42,15 @@ struct Piece {
 
 /// A session for reading parts, inside the held snapshot.
 pub(in crate::postgres::source) async fn connect(config: &PostgresConfig, database: &str, slot: &Slot) -> Result<Wire> {
-    let what = "take part in the snapshot of the seed";
     let mut wire = Wire::connect(config, database, "source seed", false).await?;
+    enter(&mut wire, slot).await?;
+    Ok(wire)
+}
+
+/// Begins a transaction in the held snapshot, in place of the one that read another part: its locks are nobody's business any more.
+pub(in crate::postgres::source) async fn enter(wire: &mut Wire, slot: &Slot) -> Result<()> {
+    let what = "take part in the snapshot of the seed";
+    wire.query(what, "ROLLBACK").await?;
     wire.query(what, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     match wire.query(what, &holder::import_statement(&slot.snapshot)).await {
         Err(error) if holder::gone(&error) => {
@@ -54,8 +61,7 @@ pub(in crate::postgres::source) async fn connect(config: &PostgresConfig, databa
     // The order of the rows has to be the same each time, and everybody's rows have to be seen.
     let settings = "SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0;
          SET LOCAL row_security = off";
-    wire.query(what, settings).await?;
-    Ok(wire)
+    wire.query(what, settings).await.map(drop)
 }
 
 impl Reader {
@@ -72,10 +78,7 @@ impl Reader {
             Some(PartKind::Rows { table, first, end }) => {
                 let number = usize::try_from(*table).map_err(|_| unknown())?;
                 let found = plan.header.tables.get(number).ok_or_else(unknown)?;
-                if offset > 0 {
-                    let known = plan.filenodes.get(number).copied().unwrap_or_default();
-                    still_in_place(&mut wire, found, known).await?;
-                }
+                still_in_place(&mut wire, found).await?;
                 copy_rows(&mut wire, found, *first, *end).await?;
                 None
             }
@@ -147,15 +150,22 @@ impl Reader {
     }
 }
 
-/// Fails if the table was rewritten since it was planned: then its rows come in another order.
-async fn still_in_place(wire: &mut Wire, table: &Table, known: u32) -> Result<()> {
+/// Fails if the table was rewritten since the snapshot was taken. A TRUNCATE is seen by all snapshots, so that the seed would lack
+/// rows which the log then changes; after VACUUM FULL the rows come in another order. From here on the lock keeps it as it is.
+async fn still_in_place(wire: &mut Wire, table: &Table) -> Result<()> {
     let name = qualified(&table.schema, &table.name);
-    let query = format!("SELECT pg_relation_filenode(to_regclass({}))", literal(&name));
-    let found = wire.query("look whether a table was rewritten", &query).await?;
-    let found = found.first().and_then(|row| row.first()?.as_ref()?.parse().ok()).unwrap_or(0u32);
-    match found == known {
+    let what = "look whether a table was rewritten";
+    let lock = format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE");
+    wire.query(what, &lock).await?;
+    // The function looks at what is, the column at what the snapshot shows.
+    let query = format!(
+        "SELECT pg_relation_filenode(c.oid) IS NOT DISTINCT FROM nullif(c.relfilenode, 0) FROM pg_class c WHERE c.oid = {}::regclass",
+        literal(&name)
+    );
+    let found = wire.query(what, &query).await?;
+    match found.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
         true => Ok(()),
-        false => Err(Error::LogLost(format!("the table {name} was rewritten while it was being sent"))),
+        false => Err(Error::LogLost(format!("the table {name} was rewritten before it was sent"))),
     }
 }
 

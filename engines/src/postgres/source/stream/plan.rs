@@ -24,8 +24,9 @@ pub(super) async fn plan(stream: &Stream, held: &Held) -> Result<Plan> {
     let start = memo.slot.as_ref().map(|slot| slot.start()).transpose()?.map(Point::at);
     let resume_at = resume.map(Point::read).transpose()?.or(start);
     let continued = slot.confirmed.is_some() && resume_at.is_some_and(|at| Some(at.lsn) >= slot.confirmed);
-    if !continued {
-        let why = "the slot is gone or past what the destination holds: the seed starts over";
+    let stale = std::mem::take(&mut stream.state().stale) && !is_whole(&memo, held);
+    if !continued || stale {
+        let why = "a table was rewritten before it was sent, or the slot is gone or past what the destination holds: the seed starts over";
         tracing::warn!(operation = %role.operation, generation = memo.generation, "{why}");
         begin::new_generation(inner, role, &mut memo).await?;
     }
