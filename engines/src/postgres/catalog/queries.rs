@@ -54,7 +54,9 @@ pub(super) const ALL: &[(&str, &str)] = &[
             " FROM pg_namespace n WHERE ", users!("pg_namespace", "n.oid")
         ),
     ),
-    ("extension", "SELECT quote_ident(extname), extversion FROM pg_extension"),
+    // A newer server brings newer extensions: preflight has seen that they are not older.
+    ("extension", "SELECT quote_ident(extname), '' FROM pg_extension"),
+    ("deparsed extension", "SELECT quote_ident(extname), extversion FROM pg_extension"),
     (
         "relation",
         concat!(
@@ -99,6 +101,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
              WHERE c.relname NOT LIKE 'causeway\\_row\\_%' AND ", users!("pg_class", "i.indrelid")
         ),
     ),
+    // A foreign key of a partition follows from its parent's; how many there are, and their names, is a version's own.
     (
         "constraint",
         concat!(
@@ -106,7 +109,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
                 quote_ident(k.conname)), pg_get_constraintdef(k.oid) || CASE WHEN k.convalidated THEN '' ELSE ' invalid' END
                 || CASE WHEN k.conislocal THEN '' ELSE ' inherited' END
              FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
-             WHERE k.contype NOT IN ('n', 't') AND ", users!("pg_constraint", "k.oid"),
+             WHERE k.contype NOT IN ('n', 't') AND NOT (k.contype = 'f' AND k.conparentid <> 0) AND ", users!("pg_constraint", "k.oid"),
             " AND NOT EXISTS (SELECT FROM pg_depend x WHERE x.classid = 'pg_class'::regclass AND x.objid = k.conrelid
                 AND x.deptype = 'e')"
         ),
