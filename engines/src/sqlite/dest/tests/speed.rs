@@ -153,6 +153,77 @@ async fn log_of_ten_pages_a_transaction() {
     }
 }
 
+/// A batch of transactions of ten pages each, two of which are the same in all of them as a root is.
+fn batch_of(seq: u64, transactions: u64, pages: u32, random: &mut u64) -> LogBatch {
+    let mut payload = BytesMut::new();
+    begin_log(&mut payload, PAGE);
+    for frame in 0..transactions * 10 {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (pgno, commit) = match frame % 10 {
+            n @ (0 | 1) => (n as u32 + 2, 0),
+            n => ((*random >> 33) as u32 % (pages - 3) + 4, if n == 9 { pages } else { 0 }),
+        };
+        push_frame(&mut payload, Frame { pgno, commit, page: &[7; PAGE as usize] });
+    }
+    let (from, to) = (at(seq), at(seq + transactions * 10));
+    LogBatch { from, to, payload: payload.freeze(), transactions, seen_ms: 0 }
+}
+
+/// The recipe's way to apply a batch: the last image of each page, through SQLite, in one transaction.
+fn through_sqlite(db: &rusqlite::Connection, batch: &LogBatch) {
+    let log = crate::sqlite::wire::Log::decode(&batch.payload).expect("decoded");
+    let last: std::collections::BTreeMap<u32, &[u8]> = log.frames().map(|f| (f.pgno, f.page)).collect();
+    db.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    let mut put = db.prepare_cached("INSERT INTO sqlite_dbpage(pgno, data) VALUES(?1, ?2)").expect("prepared");
+    for (pgno, page) in last {
+        put.execute((pgno, page)).expect("put");
+    }
+    db.execute_batch("COMMIT").expect("committed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn raw_apply_against_sqlite_dbpage() {
+    const PAGES: u32 = 8192;
+    for (per_batch, batches) in [(1u64, 2000u64), (100, 100)] {
+        let rig = Rig::new().await;
+        let replica = seeded(&rig, u64::from(PAGES) * u64::from(PAGE) / MIB, false).await;
+        let open = |name: &str, synchronous: &str| {
+            let db = rusqlite::Connection::open(rig.dir.join(name)).expect("open");
+            db.execute_batch(&format!(
+                "PRAGMA page_size={PAGE}; PRAGMA journal_mode=wal; PRAGMA synchronous={synchronous};
+                 CREATE TABLE t(v); INSERT INTO t VALUES(zeroblob({}))",
+                u64::from(PAGES) * u64::from(PAGE)
+            ))
+            .expect("made");
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpointed");
+            db
+        };
+        let (full, off) = (open("full.db", "FULL"), open("off.db", "OFF"));
+        let (mut random, mut took) = (1, [Duration::ZERO; 3]);
+        // In turns, so that whatever else the machine does meets all three.
+        for n in 0..batches {
+            let batch = batch_of(n * per_batch * 10, per_batch, PAGES, &mut random);
+            for (took, db) in took[1..].iter_mut().zip([&full, &off]) {
+                let started = Instant::now();
+                through_sqlite(db, &batch);
+                *took += started.elapsed();
+            }
+            let started = Instant::now();
+            replica.log(batch).await.expect("taken");
+            took[0] += started.elapsed();
+        }
+        let started = Instant::now();
+        replica.sync().await.expect("synced");
+        took[0] += started.elapsed();
+        let rates = took.map(|took| (batches * per_batch) as f64 / took.as_secs_f64());
+        println!(
+            "{per_batch} transactions a batch: raw with its last sync {:.0} txn/s, sqlite_dbpage with synchronous=FULL {:.0}, OFF {:.0}",
+            rates[0], rates[1], rates[2]
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn marker_and_promotion() {
