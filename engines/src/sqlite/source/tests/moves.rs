@@ -50,7 +50,7 @@ macro_rules! moves {
 moves! {
     plain: "PRAGMA journal_mode=wal", 3000, ["write", "write"];
     small_pages: "PRAGMA page_size=512; PRAGMA journal_mode=wal", 1500, ["write", "write pause=300"];
-    large_pages: "PRAGMA page_size=65536; PRAGMA journal_mode=wal", 800, ["write pause=300", "write pause=300"];
+    large_pages: "PRAGMA page_size=65536; PRAGMA journal_mode=wal", 800, ["write pause=3000", "write pause=3000"];
     auto_vacuum: "PRAGMA auto_vacuum=full; PRAGMA journal_mode=wal", 1500, ["write", "write"];
     truncating: "PRAGMA journal_mode=wal", 1500, ["write truncate=50 pause=200", "write"];
     restarting: "PRAGMA journal_mode=wal", 1500, ["write restart=30 pause=200", "write full=41 passive=7"];
@@ -58,7 +58,7 @@ moves! {
     reopening: "PRAGMA journal_mode=wal", 1000, ["write reopen=7 pause=100"];
     spilling: "PRAGMA journal_mode=wal", 600, ["write spill=5 rollback=10 pause=300", "write rollback=3 pause=300"];
     long_wal: "PRAGMA journal_mode=wal", 4000, ["write sql:PRAGMA+wal_autocheckpoint=0", "write sql:PRAGMA+wal_autocheckpoint=0"];
-    relaxed: "PRAGMA journal_mode=wal", 4000, ["write sql:PRAGMA+synchronous=normal", "write sql:PRAGMA+synchronous=off"];
+    relaxed: "PRAGMA journal_mode=wal", 4000, ["write sql:PRAGMA+synchronous=normal pause=1000", "write sql:PRAGMA+synchronous=off pause=1000"];
     size_limit: "PRAGMA journal_mode=wal", 1500, ["write sql:PRAGMA+journal_size_limit=20000 truncate=70", "write restart=31"];
 }
 
