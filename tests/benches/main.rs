@@ -1,21 +1,23 @@
-//! Measures the road on SQLite with real processes: seed, log, freeze and memory, each against its bar.
+//! Measures the road with real processes, on each engine: seed, log, freeze, load and memory, each against its bar.
 //!
 //! `make bench` runs it from a release build. Every figure that has a peer is measured with that peer in the same run,
 //! in turns, on the same disk.
 
-mod freeze;
-mod log;
-mod memory;
-mod seed;
+mod peak;
+mod postgres;
+mod sqlite;
 mod table;
 
 use clap::Parser;
 use std::{path::PathBuf, process::ExitCode};
 use table::Row;
 
-/// Measures Causeway on SQLite
+/// Measures Causeway
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
+    /// The engine to measure; both if left out
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// What to measure; may be repeated; everything if left out
     #[arg(long, value_enum)]
     only: Vec<Subject>,
@@ -25,7 +27,7 @@ pub struct Args {
     /// Size of the database for the seed, in units of 1000000 bytes
     #[arg(long, default_value_t = 1000)]
     seed_mb: u64,
-    /// Rounds of seed and cp in turns, of which the medians count
+    /// Rounds of ours and each peer in turns, of which the medians count
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Transactions for the log to catch up with
@@ -37,43 +39,54 @@ pub struct Args {
     /// Transactions a second while they are
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
-    /// Sizes of the databases for the agents' memory, in units of 1000000 bytes
-    #[arg(long, num_args = 1.., value_delimiter = ',', default_values_t = [100, 2000])]
+    /// Sizes of the databases for the agents' memory, in units of 1000000 bytes; 100 and 2000 for SQLite, 100 and 5000 for
+    /// PostgreSQL if left out
+    #[arg(long, num_args = 1.., value_delimiter = ',')]
     memory_mb: Vec<u64>,
 }
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Subject {
-    /// Seed MB/s against cp followed by sync.
+pub enum Subject {
+    /// The seed against what else copies a database.
     Seed,
-    /// Transactions a second that the log applies.
+    /// How fast a backlog of log is applied.
     Log,
     /// How long moves freeze an application.
     Freeze,
+    /// What a copy costs the source (PostgreSQL).
+    Load,
     /// The most memory that each agent takes.
     Memory,
 }
 
+/// An engine with figures of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Measures one subject.
+pub type Measure<A> = fn(&A) -> Vec<Row>;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     causeway_tests::binaries::take_as_built();
-    let wanted = |subject| args.only.is_empty() || args.only.contains(&subject);
-    let mut rows: Vec<Row> = Vec::new();
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build: the figures mean little");
     }
-    type Measure = fn(&Args) -> Vec<Row>;
-    let subjects: [(Subject, Measure); 4] = [
-        (Subject::Seed, seed::measure),
-        (Subject::Log, log::measure),
-        (Subject::Freeze, freeze::measure),
-        (Subject::Memory, memory::measure),
-    ];
-    for (subject, measure) in subjects {
-        if wanted(subject) {
-            eprintln!("measure {subject:?} ...");
-            rows.extend(measure(&args));
+    let engines = [(Engine::Sqlite, &sqlite::SUBJECTS[..]), (Engine::Postgres, &postgres::SUBJECTS[..])];
+    let mut rows: Vec<Row> = Vec::new();
+    for (engine, subjects) in engines {
+        if args.engine.is_some_and(|only| only != engine) {
+            continue;
+        }
+        for (subject, measure) in subjects {
+            if args.only.is_empty() || args.only.contains(subject) {
+                eprintln!("measure {subject:?} on {engine:?} ...");
+                rows.extend(measure(&args));
+            }
         }
     }
     table::print(&rows);
