@@ -29,7 +29,7 @@ demo: build
 ## test: everything that has to be green before a change lands
 test: lint deny
 	$(CARGO) build --locked --workspace --bins
-	CAUSEWAY_TEST_BUILD=0 CAUSEWAY_TEST_VENV=$(VENV) $(CARGO) test --locked --workspace
+	CAUSEWAY_TEST_BUILD=0 CAUSEWAY_TEST_VENV=$(VENV) $(CARGO) test --locked --workspace --no-fail-fast
 
 ## lint: formatting and clippy
 lint:

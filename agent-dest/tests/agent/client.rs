@@ -4,6 +4,8 @@ use crate::fake::World;
 use agent_dest::config::Settings;
 use causeway_agent_dest as agent_dest;
 use handover::InstanceName;
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
 use proto::v1::{
     AbortRequest, Decision, DestFrame, DestStatus, DestStatusRequest, DiscardRequest, FinishRequest, FinishResponse,
     ForgetRequest, Hello, Kind, LogAck, LogRecord, Marker, Part, Plan, PrepareRequest, PromoteRequest, SeedChunk,
@@ -14,7 +16,7 @@ use service::{Env, Shutdown, Tls, dial::Dialer, status::reason_of};
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming, body::Body, client::GrpcService, codegen::http, transport::Channel};
 
 pub const OP: &str = "0190a000-0000-7000-8000-000000000001";
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -119,6 +121,25 @@ impl Agent {
         self.source(frame).await.refusal().await
     }
 
+    /// How the agent ends a lane that begins with `frame` and then announces a frame of `len` bytes, of which none comes.
+    pub async fn announced(&self, frame: Frame, len: usize) -> Status {
+        let frame = SourceFrame { frame: Some(frame) }.encode_to_vec();
+        let mut bytes = prefix(frame.len());
+        bytes.extend(frame);
+        bytes.extend(prefix(len));
+        let request = http::Request::post(format!("https://{}/causeway.v1.Transfer/Replicate", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(Full::new(bytes.into()).map_err(|never| match never {})))
+            .expect("a request");
+        let mut channel = self.channel.clone();
+        std::future::poll_fn(|cx| GrpcService::poll_ready(&mut channel, cx)).await.expect("a channel");
+        let answer = tokio::time::timeout(PATIENCE, GrpcService::call(&mut channel, request)).await;
+        let body = answer.expect("an answer in time").expect("an answer").into_body();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("the end in time").expect("a body");
+        Status::from_header_map(body.trailers().expect("trailers")).expect("a status")
+    }
+
     pub fn transfer(&self) -> TransferClient<Channel> {
         TransferClient::new(self.channel.clone())
     }
@@ -133,6 +154,12 @@ pub fn prepare(operation: &str, version: u64) -> PrepareRequest {
         token: TOKEN.to_owned(),
         source_identity: String::new(),
     }
+}
+
+/// What precedes a message of gRPC: uncompressed, and its length.
+fn prefix(len: usize) -> Vec<u8> {
+    let len = u32::try_from(len).expect("a length fits");
+    [&[0], &len.to_be_bytes()[..]].concat()
 }
 
 /// The other side of a lane.

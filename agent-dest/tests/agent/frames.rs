@@ -96,9 +96,8 @@ async fn what_has_no_place_on_a_seed_lane_ends_it() {
 #[tokio::test]
 async fn an_oversized_frame_is_the_callers_mistake() {
     let world = World::default();
-    let (agent, mut source) = Agent::replica(&world).await;
-    source.send(Frame::Log(LogRecord { payload: vec![0; 5 << 20].into(), ..log_record(10, 11, b"") })).await;
-    is(&source.refusal().await, Code::InvalidArgument, "BAD_FRAME");
+    let (agent, _source) = Agent::replica(&world).await;
+    is(&agent.announced(hello(), proto::FRAME_BYTES_MAX + 1).await, Code::InvalidArgument, "BAD_FRAME");
     agent.source(hello()).await.welcome().await;
 }
 
