@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _};
 use postgres::Client;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
-use super::error;
+use super::{definitions, error};
 use crate::driver::{Error, TableHash};
 
 const TABLES: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
@@ -22,92 +22,6 @@ const LARGE_OBJECTS: &str = "SELECT oid, pg_get_userbyid(lomowner), (SELECT arra
       FROM unnest(coalesce(lomacl, acldefault('L', lomowner))) a), encode(sha256(lo_get(oid)), 'hex')
     FROM pg_largeobject_metadata";
 
-/// Definitions that every major version prints alike; what follows an extension is its own affair, and the owner of a multirange
-/// cannot be given to another, not even by pg_dump.
-const DEFINITIONS: &str = "
-    SELECT 'relation', c.oid::regclass::text, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner),
-      (SELECT string_agg(a::text, ',' ORDER BY a::text)
-         FROM unnest(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner))) a),
-      concat_ws(';', c.reloptions::text, c.relrowsecurity, c.relforcerowsecurity, c.relreplident,
-        pg_get_expr(c.relpartbound, c.oid), CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,
-        (SELECT string_agg(inhparent::regclass::text, ',' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid))
-    FROM mine c WHERE c.relkind <> 'i' AND c.relkind <> 'I'
-  UNION ALL
-    SELECT 'column', c.oid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod),
-      concat_ws(';', a.attnotnull, a.attidentity, a.attgenerated, a.attcollation::regcollation, a.attacl::text, a.attislocal,
-        a.attstorage, a.attcompression),
-      pg_get_expr(d.adbin, d.adrelid), row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)::text
-    FROM mine c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (c.oid, a.attnum)
-    WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f', 'c')
-  UNION ALL
-    SELECT 'constraint', c.conrelid::regclass::text, c.contypid::regtype::text, c.conname, pg_get_constraintdef(c.oid),
-      c.convalidated::text, NULL
-    FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
-    WHERE c.contype NOT IN ('n', 't') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway')
-  UNION ALL
-    SELECT 'index', i.indrelid::regclass::text, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid),
-      concat_ws(';', i.indisvalid, i.indisreplident, i.indisclustered), NULL, NULL
-    FROM mine c JOIN pg_index i ON i.indexrelid = c.oid
-  UNION ALL
-    SELECT 'trigger', t.tgrelid::regclass::text, t.tgname, pg_get_triggerdef(t.oid), t.tgenabled::text, NULL, NULL
-    FROM mine c JOIN pg_trigger t ON t.tgrelid = c.oid WHERE NOT t.tgisinternal
-  UNION ALL
-    SELECT 'policy', p.tablename, p.policyname, p.permissive || p.cmd, p.roles::text, p.qual, p.with_check
-    FROM pg_policies p
-  UNION ALL
-    SELECT 'sequence', s.seqrelid::regclass::text, s.seqtypid::regtype::text, s.seqstart::text,
-      concat_ws(';', s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle), NULL, NULL
-    FROM mine c JOIN pg_sequence s ON s.seqrelid = c.oid
-  UNION ALL
-    SELECT 'function', p.oid::regprocedure::text, md5(p.prosrc), pg_get_userbyid(p.proowner), p.proconfig::text,
-      (SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) a),
-      concat_ws(';', p.prokind, p.provolatile, p.proisstrict, p.prosecdef, p.proparallel, p.procost, p.prorows)
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway')
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE (d.classid, d.objid, d.deptype) = ('pg_proc'::regclass, p.oid, 'e'))
-  UNION ALL
-    SELECT 'type', t.oid::regtype::text, t.typtype::text,
-      CASE WHEN t.typtype <> 'm' THEN pg_get_userbyid(t.typowner) END, t.typdefault, t.typnotnull::text,
-      (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)
-    FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-    WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway') AND t.typtype IN ('e', 'd', 'r', 'm')
-  UNION ALL
-    SELECT 'schema', n.nspname, pg_get_userbyid(n.nspowner),
-      (SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(coalesce(n.nspacl, acldefault('n', n.nspowner))) a),
-      NULL, NULL, NULL
-    FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway')
-  UNION ALL
-    SELECT 'extension', e.extname, e.extnamespace::regnamespace::text, NULL, NULL, NULL, NULL FROM pg_extension e
-  UNION ALL
-    SELECT 'event trigger', e.evtname, e.evtevent, e.evtfoid::regproc::text, e.evtenabled::text, e.evttags::text, NULL
-    FROM pg_event_trigger e WHERE e.evtname !~ '^causeway'
-  UNION ALL
-    SELECT 'publication', p.pubname, pg_get_userbyid(p.pubowner),
-      concat_ws(';', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot),
-      (SELECT string_agg(pt.schemaname || '.' || pt.tablename, ',' ORDER BY pt.schemaname, pt.tablename) FROM pg_publication_tables pt
-         WHERE pt.pubname = p.pubname AND NOT p.puballtables), NULL, NULL
-    FROM pg_publication p WHERE p.pubname !~ '^causeway'
-  UNION ALL
-    SELECT 'comment', i.type, i.identity, d.description, NULL, NULL, NULL
-    FROM pg_description d, pg_identify_object(d.classoid, d.objoid, d.objsubid) i
-    WHERE d.objoid >= 16384 AND i.identity IS NOT NULL AND NOT EXISTS
-      (SELECT FROM pg_depend e WHERE (e.classid, e.objid, e.deptype) = (d.classoid, d.objoid, 'e'))";
-
-/// Relations of the user's own.
-const MINE: &str = "WITH mine AS (SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'causeway') AND c.relpersistence <> 't')";
-
-/// As the server prints them, which changes a little from one major version to the next.
-const VIEWS: &str = "SELECT c.relname, pg_get_viewdef(c.oid) FROM mine c WHERE c.relkind IN ('v', 'm')";
-
-const SETTINGS: &str = "SELECT 'setting', coalesce(s.setrole::regrole::text, ''), s.setconfig::text
-    FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
-  UNION ALL
-    SELECT 'database', concat_ws(';', pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
-        d.datallowconn, d.datconnlimit, shobj_description(d.oid, 'pg_database')),
-      (SELECT string_agg(a::text, ',' ORDER BY a::text) FROM unnest(coalesce(d.datacl, acldefault('d', d.datdba))) a)
-    FROM pg_database d WHERE d.datname = current_database()";
-
 /// Every table, sequence and materialized view by name, and the rest under words in angle brackets.
 pub(super) fn hashes(client: &mut Client) -> Result<Vec<TableHash>, Error> {
     let mut hashes = Vec::new();
@@ -120,16 +34,16 @@ pub(super) fn hashes(client: &mut Client) -> Result<Vec<TableHash>, Error> {
         hashes.push(hash(client, &name, &format!("SELECT last_value, is_called FROM {sequence}"))?);
     }
     hashes.push(hash(client, "<large objects>", LARGE_OBJECTS)?);
-    hashes.push(hash(client, "<definitions>", &format!("{MINE} {DEFINITIONS}"))?);
-    hashes.push(hash(client, "<views>", &format!("{MINE} {VIEWS}"))?);
-    hashes.push(hash(client, "<settings>", SETTINGS)?);
+    hashes.push(hash(client, "<definitions>", &definitions::objects())?);
+    hashes.push(hash(client, "<views>", &definitions::deparsed())?);
+    hashes.push(hash(client, "<settings>", definitions::SETTINGS)?);
     Ok(hashes)
 }
 
 /// What [`hashes`] hashes under `<definitions>`, `<views>` and `<settings>`, in order: to be looked at when they differ.
-pub(super) fn definitions(client: &mut Client) -> Result<Vec<String>, Error> {
+pub(super) fn lines(client: &mut Client) -> Result<Vec<String>, Error> {
     let mut lines = Vec::new();
-    for sql in [format!("{MINE} {DEFINITIONS}"), format!("{MINE} {VIEWS}"), SETTINGS.to_owned()] {
+    for sql in [definitions::objects(), definitions::deparsed(), definitions::SETTINGS.to_owned()] {
         rows(client, &sql, &mut |row| lines.push(String::from_utf8_lossy(row).trim_end().to_owned()))?;
     }
     lines.sort_unstable();

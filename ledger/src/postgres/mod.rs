@@ -2,6 +2,7 @@
 //! all that on.
 
 mod content;
+mod definitions;
 mod fill;
 mod server;
 mod session;

@@ -35,7 +35,7 @@ impl PostgresView {
 
     /// Everything behind the hashes of definitions, views and settings, a line each: to be looked at when they differ.
     pub fn definitions(&self) -> Result<Vec<String>, Error> {
-        content::definitions(&mut self.client.borrow_mut())
+        content::lines(&mut self.client.borrow_mut())
     }
 
     fn each(
