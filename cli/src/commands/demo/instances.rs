@@ -1,7 +1,6 @@
 //! The two instances of the demo: directories of SQLite databases, or PostgreSQL servers of its own.
 
 use std::{
-    fmt::Write as _,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -195,20 +194,13 @@ fn certificate(instance: &str) -> String {
 }
 
 fn no_servers(error: &ServerError) -> Failure {
-    let failure = match error {
-        ServerError::NoBinaries => Failure::new(Exit::Refused, "start PostgreSQL", error.to_string())
+    const STARTING: &str = "start PostgreSQL";
+    match error {
+        ServerError::NoBinaries => Failure::new(Exit::Refused, STARTING, error.to_string())
             .reason("POSTGRESQL_NOT_FOUND")
             .remedy("install it: apt-get install postgresql, or tools/ensure-postgres.sh any; or see --engine sqlite"),
-        other => Failure::local("start PostgreSQL", other),
-    };
-    let mut hint = String::new();
-    if let ServerError::Failed { said, .. } = error
-        && said.contains("Permission denied")
-    {
-        let _ = write!(
-            hint,
-            "servers do not run as root, and their account cannot enter the directory; give another --dir"
-        );
+        ServerError::Failed { said, .. } if said.contains("Permission denied") => Failure::local(STARTING, error)
+            .remedy("servers do not run as root, and their account cannot enter the directory; give another --dir"),
+        other => Failure::local(STARTING, other),
     }
-    if hint.is_empty() { failure } else { failure.remedy(hint) }
 }
