@@ -1,21 +1,18 @@
 //! What can be set for the agent, by flag, environment or file.
 
 use crate::hook::Hook;
+use agent::{
+    EngineHost,
+    config::{AgentArgs, COORDINATOR_IDENTITY, EngineArg},
+};
 use engines::{
     dest::DestEngine,
-    host::Host,
     postgres::{PostgresConfig, PostgresDest, Setup},
-    sqlite::{SqliteConfig, dest::SqliteDest},
+    sqlite::dest::SqliteDest,
 };
 use handover::InstanceName;
-use service::{
-    Env,
-    config::{CommonArgs, PostgresArgs},
-};
-use std::{path::PathBuf, sync::Arc, time::Duration};
-
-/// Who gives commands unless the configuration says otherwise.
-pub const COORDINATOR_IDENTITY: &str = "spiffe://causeway/coordinator";
+use service::Env;
+use std::{sync::Arc, time::Duration};
 
 /// Ten minutes: the first backup of a small database is through by then; a longer one belongs into the background.
 const HOOK_TIMEOUT_SECONDS: u64 = 600;
@@ -26,23 +23,7 @@ const HOOK_TIMEOUT_SECONDS: u64 = 600;
 pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
-    pub common: CommonArgs,
-
-    /// Name under which the instance is registered with the coordinator
-    #[arg(long, value_name = "NAME", env = "CAUSEWAY_INSTANCE", value_parser = InstanceName::parse)]
-    pub instance: InstanceName,
-
-    /// Engine of the instance
-    #[arg(long, value_name = "ENGINE", env = "CAUSEWAY_ENGINE", value_enum, default_value_t)]
-    pub engine: EngineArg,
-
-    /// SQLite: directory of the database files; required
-    #[arg(long, value_name = "DIR", env = "CAUSEWAY_DIR")]
-    pub dir: Option<PathBuf>,
-
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a doc comment here would become help text")]
-    pub postgres: PostgresArgs,
+    pub agent: AgentArgs,
 
     /// PostgreSQL: connections that apply the log side by side; 0 for one per core of this machine, at most 4
     #[arg(long, value_name = "N", env = "CAUSEWAY_APPLY_CONNECTIONS", default_value_t = 0, help_heading = "PostgreSQL", value_parser = clap::value_parser!(u16).range(..=32))]
@@ -52,10 +33,6 @@ pub struct Args {
     #[arg(long, env = "CAUSEWAY_CREATE_MISSING_ROLES", help_heading = "PostgreSQL", value_parser = clap::builder::BoolishValueParser::new())]
     pub create_missing_roles: bool,
 
-    /// Certificate identity that may give commands; may be repeated
-    #[arg(long, value_name = "IDENTITY", env = "CAUSEWAY_COORDINATOR_IDENTITY", default_value = COORDINATOR_IDENTITY)]
-    pub coordinator_identity: Vec<String>,
-
     /// Command that `sh` runs once a database came online, such as a first backup; it finds CAUSEWAY_OPERATION,
     /// CAUSEWAY_DATABASE and CAUSEWAY_INSTANCE in its environment
     #[arg(long, value_name = "COMMAND", env = "CAUSEWAY_ON_ONLINE")]
@@ -64,20 +41,6 @@ pub struct Args {
     /// Seconds after which that command is ended
     #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_HOOK_TIMEOUT", default_value_t = HOOK_TIMEOUT_SECONDS)]
     pub hook_timeout: u64,
-
-    /// Seconds without a sign of life after which the lock of a living agent is taken over
-    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_TAKEOVER_AFTER", default_value_t = 10)]
-    pub takeover_after: u64,
-}
-
-/// The engines this agent knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum EngineArg {
-    /// A directory of SQLite databases.
-    #[default]
-    Sqlite,
-    /// A PostgreSQL server.
-    Postgres,
 }
 
 /// What a running agent needs to know besides its engine.
@@ -97,8 +60,8 @@ impl Args {
     /// The settings among the arguments.
     pub fn settings(&self) -> Settings {
         Settings {
-            instance: self.instance.clone(),
-            coordinator_identities: self.coordinator_identity.clone(),
+            instance: self.agent.instance.clone(),
+            coordinator_identities: self.agent.coordinator_identity.clone(),
             on_online: self.on_online.clone(),
             hook_timeout: Duration::from_secs(self.hook_timeout),
         }
@@ -106,42 +69,19 @@ impl Args {
 
     /// The engine the arguments ask for.
     pub fn engine(&self, env: &Env) -> engines::Result<Arc<dyn DestEngine>> {
-        match self.engine {
-            EngineArg::Sqlite => {
-                let dir =
-                    self.dir.as_ref().ok_or_else(|| missing("--dir DIR, the directory of the SQLite databases"))?;
-                let config =
-                    SqliteConfig { takeover_after: Duration::from_secs(self.takeover_after), ..SqliteConfig::new(dir) };
-                Ok(Arc::new(SqliteDest::new(config, Arc::new(EngineHost(env.clone())))))
-            }
+        let host = Arc::new(EngineHost(env.clone()));
+        match self.agent.engine {
+            EngineArg::Sqlite => Ok(Arc::new(SqliteDest::new(self.agent.sqlite()?, host))),
             EngineArg::Postgres => {
-                let config = PostgresConfig::new(self.postgres_setup()?)?;
-                Ok(Arc::new(PostgresDest::new(config, Arc::new(EngineHost(env.clone())))))
+                let setup = Setup {
+                    apply_connections: self.apply_connections.into(),
+                    create_missing_roles: self.create_missing_roles,
+                    ..self.agent.postgres()?
+                };
+                Ok(Arc::new(PostgresDest::new(PostgresConfig::new(setup)?, host)))
             }
         }
     }
-
-    fn postgres_setup(&self) -> engines::Result<Setup> {
-        let args = &self.postgres;
-        let dsn = args.postgres.as_ref();
-        let dsn = dsn.ok_or_else(|| missing("--postgres 'host=... user=...', or the same in CAUSEWAY_POSTGRES"))?;
-        Ok(Setup {
-            password: args.password().map_err(|error| unusable(error.to_string()))?,
-            ca: args.postgres_ca.clone(),
-            takeover_after: Duration::from_secs(self.takeover_after),
-            apply_connections: self.apply_connections.into(),
-            create_missing_roles: self.create_missing_roles,
-            ..Setup::new(dsn.reveal())
-        })
-    }
-}
-
-fn missing(what: &str) -> engines::Error {
-    unusable(format!("the engine needs {what}"))
-}
-
-fn unusable(message: String) -> engines::Error {
-    engines::Error::Unsupported { code: "CONFIGURATION", message, remedy: "see --help".to_owned() }
 }
 
 impl Settings {
@@ -162,23 +102,5 @@ impl Settings {
             timeout: self.hook_timeout,
             instance: self.instance.clone(),
         })
-    }
-}
-
-/// The process's environment as an engine sees it.
-#[derive(Debug)]
-pub struct EngineHost(pub Env);
-
-impl Host for EngineHost {
-    fn now_ms(&self) -> i64 {
-        self.0.now().as_millis()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic()
-    }
-
-    fn blocking(&self, job: Box<dyn FnOnce() + Send>) {
-        self.0.run_blocking(job);
     }
 }

@@ -1,32 +1,13 @@
 //! The agent's life: take the instance's lock, roll forward what is durable, serve until told to stop.
 
 use crate::{config::Settings, rpc, session::Registry};
+use agent::{Error, life};
 use engines::{
     dest::DestEngine,
     guard::{GuardedDest, Lost},
 };
-use service::{Env, Shutdown, Tls, env::Listener, serve, status::chain};
-use std::{sync::Arc, time::Duration};
-
-/// Exit code of an agent that was taken over, so that a supervisor does not start it again at once.
-pub const EXIT_SUPERSEDED: i32 = 75;
-
-/// A tenth of the default take-over time: nine signs of life may be late before the lock is lost.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// Why the agent ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another agent took the instance's destination half over. The process has to end without another write.
-    #[error("end because another agent took over")]
-    Superseded(#[source] engines::Error),
-    /// The engine cannot even begin.
-    #[error("take up the instance")]
-    Engine(#[source] engines::Error),
-    /// The port cannot be served.
-    #[error("serve commands and transfers")]
-    Serve(#[from] serve::Error),
-}
+use service::{Env, Shutdown, Tls, env::Listener, serve};
+use std::sync::Arc;
 
 /// Runs an agent until `shutdown` or until it is taken over. Prints `listening on ADDRESS` to standard output once it
 /// obeys commands, so that a supervisor or a test can use port 0.
@@ -39,11 +20,9 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     tracing::info!(instance = %settings.instance, engine = engine.name(), "wait for the destination lock of the instance");
-    let epoch = tokio::select! {
-        epoch = engine.take_over() => epoch.map_err(Error::Engine)?,
-        () = shutdown.wait() => return Ok(()),
+    let Some(epoch) = life::lock(engine.take_over(), &shutdown).await? else {
+        return Ok(());
     };
-    tracing::info!(epoch = epoch.0, "hold the destination lock");
     let lost = Lost::default();
     let engine: Arc<dyn DestEngine> = Arc::new(GuardedDest::new(engine, lost.clone()));
     let registry = Registry::new(env.clone(), engine.clone(), settings, epoch, shutdown.clone());
@@ -56,24 +35,5 @@ pub async fn run(
         registry.close().await;
         Ok(())
     };
-    tokio::select! {
-        biased;
-        cause = lost.wait() => {
-            tracing::error!(error = %chain(&cause), "end at once");
-            Err(Error::Superseded(cause))
-        }
-        never = heartbeat(&env, &engine) => match never {},
-        ended = living => ended,
-    }
-}
-
-/// Gives signs of life. Never ends: the guard around the engine tells when the lock is lost.
-async fn heartbeat(env: &Env, engine: &Arc<dyn DestEngine>) -> std::convert::Infallible {
-    let mut interval = env.interval(HEARTBEAT);
-    loop {
-        interval.tick().await;
-        if let Err(error) = engine.heartbeat().await {
-            tracing::warn!(error = %chain(&error), "give a sign of life");
-        }
-    }
+    life::live(&env, &lost, || engine.heartbeat(), living).await
 }

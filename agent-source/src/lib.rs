@@ -7,4 +7,5 @@ mod session;
 
 mod run;
 
-pub use run::{EXIT_SUPERSEDED, Error, run};
+pub use agent::Error;
+pub use run::run;

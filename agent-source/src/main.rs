@@ -1,35 +1,14 @@
 //! `causeway-agent-source`: the process.
 
-use agent_source::config::Args;
-use causeway_agent_source as agent_source;
-use service::{Env, Shutdown, config, memory, serve};
+use agent::process::{self, Process};
+use causeway_agent_source::{Error, config::Args, run};
 
 fn main() {
-    memory::bound();
-    start();
-}
-
-#[tokio::main]
-async fn start() {
-    let loaded = config::parse::<Args>(&[]).unwrap_or_else(|error| match error {
-        config::Error::Usage(usage) => usage.exit(),
-        other => fail(&other, 2),
-    });
-    let args = loaded.args;
-    args.common.log.init().unwrap_or_else(|error| fail(&error, 2));
-    let env = Env::real();
-    let tls = args.common.tls.load(&env).await.unwrap_or_else(|error| fail(&error, 2));
-    let shutdown = Shutdown::on_signals().unwrap_or_else(|error| fail(&error, 1));
-    let listener = serve::bind(&env, &args.common.listen, tls.is_some()).await.unwrap_or_else(|error| fail(&error, 1));
-    let engine = args.engine(&env).unwrap_or_else(|error| fail(&error, 2));
-    match agent_source::run(env, listener, tls, engine, args.settings(), shutdown).await {
-        Ok(()) => {}
-        Err(error @ agent_source::Error::Superseded(_)) => fail(&error, agent_source::EXIT_SUPERSEDED),
-        Err(error) => fail(&error, 1),
-    }
-}
-
-fn fail(error: &(dyn std::error::Error + 'static), code: i32) -> ! {
-    eprintln!("causeway-agent-source: {}", service::status::chain(error));
-    std::process::exit(code)
+    process::main(
+        |args: &Args| &args.agent,
+        async |args, Process { env, listener, tls, shutdown }| {
+            let engine = args.engine(&env).map_err(Error::Configuration)?;
+            run(env, listener, tls, engine, args.settings(), shutdown).await
+        },
+    );
 }

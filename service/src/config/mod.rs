@@ -2,7 +2,6 @@
 
 mod args;
 mod file;
-mod postgres;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,7 +10,6 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use args::{CommonArgs, LogArgs, TlsArgs};
-pub use postgres::{PostgresArgs, Secret};
 
 /// Why a configuration is no good.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,7 @@
 //! How an agent reaches a PostgreSQL server: flags of both agents.
 
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
-
-use super::Error;
+use service::config::Error;
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// Flags about the PostgreSQL server of an instance.
 #[derive(Debug, Clone, Default, clap::Args)]
