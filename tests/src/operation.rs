@@ -146,6 +146,22 @@ impl Op<'_> {
         self.until(State::Succeeded)
     }
 
+    /// Waits until its attempt has an outcome: it has succeeded, or is ready again.
+    #[track_caller]
+    pub fn until_decided(&self) -> Operation {
+        let decided = |op: &Operation| matches!(op.state(), State::Succeeded | State::ReadyForCompletion);
+        self.until_it("the end or readiness", decided)
+    }
+
+    /// Sees a completion through that something befell: completes once more if its attempt was given up.
+    #[track_caller]
+    pub fn until_succeeded_after_all(&self) -> Operation {
+        if self.until_decided().state() == State::ReadyForCompletion {
+            self.complete();
+        }
+        self.until_succeeded()
+    }
+
     /// Completes it with a generous limit for the freeze. Lag that passes, as after a destination that was away, is waited out
     /// as a user would.
     #[track_caller]

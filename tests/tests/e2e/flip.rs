@@ -54,8 +54,7 @@ fn an_attempt_survives_the_death_of_the_destination_in_its_middle() {
     op.complete_within(Duration::from_secs(2));
     application.until_fenced();
     cluster.kill_and_restart(DEST);
-    let after =
-        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
+    let after = op.until_decided();
     if after.state() == State::ReadyForCompletion {
         application.until_more_commits(50);
         op.complete();
@@ -105,12 +104,7 @@ fn a_fenced_source_that_hears_nothing_asks_the_destination_itself() {
     // Either the promotion had been asked for before, or the source's own Abort reopens it; never both, never neither.
     application.until_more_commits(50);
     cluster.restart(causeway_tests::Party::Coordinator);
-    let after =
-        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
-    if after.state() == State::ReadyForCompletion {
-        op.complete();
-        op.until_succeeded();
-    }
+    op.until_succeeded_after_all();
     application.until_commits_at(&cluster.east().database("shop.db"), 50);
     assert_moved(&cluster, "shop.db", &application.finish());
 }
@@ -129,12 +123,7 @@ fn a_source_agent_that_dies_fenced_asks_the_destination_before_it_opens() {
     assert!(!cluster.west().is_writable("shop.db"), "the fence does not survive its agent");
     cluster.resume(DEST);
     cluster.restart(SOURCE);
-    let after =
-        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
-    if after.state() == State::ReadyForCompletion {
-        op.complete();
-        op.until_succeeded();
-    }
+    op.until_succeeded_after_all();
     application.until_commits_at(&cluster.east().database("shop.db"), 50);
     assert_moved(&cluster, "shop.db", &application.finish());
 }
@@ -162,12 +151,7 @@ fn a_source_agent_that_dies_fenced_needs_no_second_seed_although_the_wal_is_gone
 
     cluster.restart(DEST);
     cluster.restart(SOURCE);
-    let after =
-        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
-    if after.state() == State::ReadyForCompletion {
-        op.complete();
-    }
-    let moved = op.until_succeeded();
+    let moved = op.until_succeeded_after_all();
     assert!(moved.attempt >= 2, "an attempt was given up before: {moved:?}");
     let generation = moved.progress.unwrap_or_default().generation;
     assert_eq!(generation, 1, "the standing fence proves that nobody wrote: nothing is to be verified");

@@ -2,7 +2,7 @@
 //! nothing had happened.
 
 use crate::journeys::assert_moved;
-use causeway_tests::{Cluster, DEST, Kind, Op, Party, SOURCE, State, content, operation::request, v1::Operation};
+use causeway_tests::{Cluster, DEST, Kind, Op, Party, SOURCE, State, content, operation::request};
 use std::{
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -141,9 +141,7 @@ fn dies_while_completing(party: Party, rounds: u32) {
         cluster.kill(party);
         thread::sleep(Duration::from_millis(dice.below(1000)));
         cluster.restart(party);
-        let after = op.until_it("the end or readiness", |op: &Operation| {
-            matches!(op.state(), State::Succeeded | State::ReadyForCompletion)
-        });
+        let after = op.until_decided();
         println!("round {round}: {party:?} died after {delay:?}, attempt {}", after.attempt);
         if after.state() == State::ReadyForCompletion {
             op.complete();

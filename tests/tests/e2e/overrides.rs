@@ -195,8 +195,7 @@ fn the_source_is_not_reopened_while_the_destination_can_be_seen_to_be_prepared()
     cluster.kill(DEST);
     cluster.set_flag(DEST, "--coordinator-identity=spiffe://causeway/coordinator");
     cluster.restart(DEST);
-    let after =
-        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
+    let after = op.until_decided();
     assert!(after.overrides.is_empty());
     let (west, east) = (cluster.west().is_writable("shop.db"), cluster.east().database("shop.db").exists());
     assert_ne!(west, east, "exactly one side serves");

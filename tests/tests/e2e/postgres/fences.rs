@@ -29,12 +29,7 @@ fn a_fence_shuts_out_superusers_and_outlives_agent_and_server() {
     assert_eq!(refused("postgres").as_deref(), Some("55000"), "after a crash of agent and server");
     cluster.resume(DEST);
     cluster.restart(SOURCE);
-    let after =
-        op.until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
-    if after.state() == State::ReadyForCompletion {
-        op.complete();
-        op.until_succeeded();
-    }
+    op.until_succeeded_after_all();
     application.until_commits_at(&cluster.database("east", "shop"), 100);
     assert_eq!(refused("app").as_deref(), Some("3D000"), "dropped");
     assert_moved(&cluster, "shop", &application.finish());
@@ -80,12 +75,7 @@ fn a_client_that_is_logging_in_is_not_overlooked() {
         thread::sleep(Duration::from_millis(300));
         op.complete();
         let acknowledged = slow.join().expect("the client does not panic").is_ok();
-        let after = op
-            .until_it("the end or readiness", |op| matches!(op.state(), State::Succeeded | State::ReadyForCompletion));
-        if after.state() == State::ReadyForCompletion {
-            op.complete();
-            op.until_succeeded();
-        }
+        op.until_succeeded_after_all();
         let found = cluster.postgres("east").value("shop", "SELECT count(*) FROM scratch WHERE touched = 77");
         println!("{role}: acknowledged {acknowledged}, found {found}");
         assert_eq!(found, if acknowledged { "1" } else { "0" }, "{role}");
