@@ -3,6 +3,7 @@
 //! `make bench` runs it from a release build. Every figure that has a peer is measured with that peer in the same run,
 //! in turns, on the same disk.
 
+mod freezes;
 mod peak;
 mod postgres;
 mod sqlite;

@@ -49,7 +49,7 @@ struct Load {
 
 impl Load {
     fn start(cluster: &Cluster) -> Self {
-        let mut pgbench = Side::west(&cluster).command("pgbench");
+        let mut pgbench = Side::west(cluster).command("pgbench");
         pgbench.args(["-n", "-c", "4", "-j", "1", "-P", "1", "-T", "3600", "load"]);
         let mut pgbench = pgbench.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("run pgbench");
         let says = BufReader::new(pgbench.stderr.take().expect("a pipe"));
