@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use handover::InstanceName;
 use proto::{convert, v1};
 use service::serve::Peer;
 
 use super::{
     error::Error,
     fields::{Fields, checked},
+    instances::registered,
 };
 use crate::{
     agents::{DatabaseInfo, Half},
@@ -20,7 +20,7 @@ pub(super) async fn list(core: &Core, request: v1::ListDatabasesRequest) -> Resu
     let mut fields = Fields::default();
     let name = fields.instance("instance", &request.instance);
     fields.check()?;
-    let instance = find(core, checked(name, "instance")?).await?;
+    let instance = registered(core, &checked(name, "instance")?).await?;
     let databases = ask(core, &instance).await?;
     let busy: HashMap<String, String> = core
         .records
@@ -64,7 +64,7 @@ pub(super) async fn purge(
     let instance = fields.instance("instance", &request.instance);
     let database = fields.take(convert::database_name("database", &request.database));
     fields.check()?;
-    let instance = find(core, checked(instance, "instance")?).await?;
+    let instance = registered(core, &checked(instance, "instance")?).await?;
     let database = checked(database, "database")?;
     if instance.dest_agent.is_empty() {
         return Err(Error::NoAgent { instance: instance.name, half: Half::Dest });
@@ -76,11 +76,4 @@ pub(super) async fn purge(
     core.agents.dest(&instance)?.purge(&database).await?;
     tracing::info!(instance = %instance.name, %database, by = %peer, "tombstone removed");
     Ok(v1::PurgeDatabaseResponse {})
-}
-
-async fn find(core: &Core, name: InstanceName) -> Result<InstanceRecord, Error> {
-    match core.instances.get(&name).await? {
-        Some(known) => Ok(known.record),
-        None => Err(Error::InstanceNotFound(name)),
-    }
 }

@@ -40,6 +40,14 @@ pub(super) async fn register(
     Ok(v1::RegisterInstanceResponse { instance: Some(wire::instance(&known)) })
 }
 
+/// An instance that has to be known.
+pub(super) async fn registered(core: &Core, name: &InstanceName) -> Result<InstanceRecord, Error> {
+    match core.instances.get(name).await? {
+        Some(known) => Ok(known.record),
+        None => Err(Error::InstanceNotFound(name.clone())),
+    }
+}
+
 pub(super) async fn list(core: &Core) -> Result<v1::ListInstancesResponse, Error> {
     let instances = core.instances.all().await?.iter().map(wire::instance).collect();
     Ok(v1::ListInstancesResponse { instances })

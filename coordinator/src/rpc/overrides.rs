@@ -13,6 +13,7 @@ use service::serve::Peer;
 use super::{
     error::Error,
     fields::{Fields, checked},
+    instances::registered,
     select, wire,
 };
 use crate::{
@@ -42,29 +43,23 @@ pub(super) async fn forget(
     legal(core, &stored, event)?;
     let operation = stored.operation();
     // A side that answers is not gone, unless it knows nothing of the operation.
-    let (answered, party) = match side {
-        v1::Side::Dest => {
-            let Some(agent) = dest(core, operation).await? else {
-                return record(core, peer, stored.id(), "forget", event).await.map(forgotten);
-            };
-            (agent.status(&operation.id).await.map(drop), agent.party().clone())
-        }
-        v1::Side::Source | v1::Side::Unspecified => {
-            let Some(agent) = source(core, operation).await? else {
-                return record(core, peer, stored.id(), "forget", event).await.map(forgotten);
-            };
-            (agent.status(&operation.id).await.map(drop), agent.party().clone())
-        }
+    let answered = match side {
+        v1::Side::Dest => match dest(core, operation).await? {
+            Some(agent) => Some((agent.status(&operation.id).await.map(drop), agent.party().clone())),
+            None => None,
+        },
+        v1::Side::Source | v1::Side::Unspecified => match source(core, operation).await? {
+            Some(agent) => Some((agent.status(&operation.id).await.map(drop), agent.party().clone())),
+            None => None,
+        },
     };
     match answered {
-        Err(error) if error.unreachable() || error.unknown_operation() => {}
-        Ok(()) | Err(_) => return Err(Error::SideAnswers(party)),
+        None => {}
+        Some((Err(error), _)) if error.unreachable() || error.unknown_operation() => {}
+        Some((Ok(()) | Err(_), party)) => return Err(Error::SideAnswers(party)),
     }
-    record(core, peer, stored.id(), "forget", event).await.map(forgotten)
-}
-
-fn forgotten(operation: v1::Operation) -> v1::ForgetOperationResponse {
-    v1::ForgetOperationResponse { operation: Some(operation) }
+    let operation = record(core, peer, stored.id(), "forget", event).await?;
+    Ok(v1::ForgetOperationResponse { operation: Some(operation) })
 }
 
 pub(super) async fn force_unfence(
@@ -84,7 +79,7 @@ pub(super) async fn force_unfence(
         let text = format!("{} is {}: clients may be writing there", agent.party(), status.phase);
         return Err(Error::TwoPrimaries(text));
     }
-    let agent = core.agents.source(&known(core, &operation.source).await?)?;
+    let agent = core.agents.source(&registered(core, &operation.source).await?)?;
     // The source closes the attempt as it opens, so the driver cannot fence it again before the event is stored.
     insist(core, &id, |version| {
         let (agent, id) = (agent.clone(), id.clone());
@@ -127,7 +122,7 @@ pub(super) async fn force_promote(
             }
         }
     }
-    let agent = core.agents.dest(&known(core, &operation.destination).await?)?;
+    let agent = core.agents.dest(&registered(core, &operation.destination).await?)?;
     insist(core, &id, |version| {
         let (agent, id) = (agent.clone(), id.clone());
         async move { agent.force_promote(&id, version, attempt).await }
@@ -222,11 +217,4 @@ async fn source(core: &Core, operation: &Operation) -> Result<Option<SourceAgent
 async fn dest(core: &Core, operation: &Operation) -> Result<Option<DestAgent>, Error> {
     let known = core.instances.get(&operation.destination).await?;
     Ok(known.and_then(|known| core.agents.dest(&known.record).ok()))
-}
-
-async fn known(core: &Core, name: &handover::InstanceName) -> Result<store::InstanceRecord, Error> {
-    match core.instances.get(name).await? {
-        Some(known) => Ok(known.record),
-        None => Err(Error::InstanceNotFound(name.clone())),
-    }
 }
