@@ -2,11 +2,12 @@
 
 use super::fixture::{self, DATABASE, EVERYTHING, Rig, Seed, agent, extras, position, rig, seed};
 use crate::{
-    Error,
+    Error, Result,
     dest::{DestEngine as _, DestReplica},
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
 
 /// Loads, ends, compares: what every case ends with.
 async fn whole(rig: &mut Rig, seed: &Seed) {
@@ -148,17 +149,12 @@ async fn a_server_that_dies_in_a_part_goes_on() {
     flip_and_compare(&mut rig, &*replica).await;
 }
 
-/// The server is killed while indexes are built; what was built stays, the rest follows.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_dies_in_an_index_build_goes_on() {
-    let mut rig = rig(SMALL).await;
-    rig.source
-        .run(
-            DATABASE,
-            "CREATE FUNCTION shop.slow(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
-        'BEGIN PERFORM pg_sleep(0.002); RETURN $1; END'; CREATE INDEX slow ON shop.items (shop.slow(id))",
-        )
-        .await;
+/// A destination that is in the middle of its builds: one index takes seconds.
+async fn building() -> (Rig, Arc<dyn DestReplica>, JoinHandle<Result<()>>) {
+    let rig = rig(SMALL).await;
+    let slow = "CREATE FUNCTION shop.slow(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
+        'BEGIN PERFORM pg_sleep(0.002); RETURN $1; END'; CREATE INDEX slow ON shop.items (shop.slow(id))";
+    rig.source.run(DATABASE, slow).await;
     let seed = seed(&rig.source, 1).await;
     let replica = rig.open().await;
     rig.load(&*replica, &seed).await;
@@ -166,12 +162,19 @@ async fn a_server_that_dies_in_an_index_build_goes_on() {
         let replica = replica.clone();
         async move { replica.seed_done().await }
     });
-    let made = "SELECT count(*) FROM causeway.entry WHERE id IN (SELECT id FROM causeway.entry)";
-    let before: u32 = rig.dest.value(DATABASE, made).await.parse().expect("a number");
     let under_way = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%INDEX%slow%' AND application_name = 'causeway dest build'";
     while rig.dest.value("postgres", under_way).await == "0" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    (rig, replica, building)
+}
+
+/// The server is killed while indexes are built; what was built stays, the rest follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_in_an_index_build_goes_on() {
+    let (mut rig, _, building) = building().await;
+    let made = "SELECT count(*) FROM causeway.entry";
+    let before: u32 = rig.dest.value(DATABASE, made).await.parse().expect("a number");
     rig.dest.crash();
     let error = building.await.expect("no panic").expect_err("the server is gone");
     assert!(error.retryable(), "{error}");
@@ -188,25 +191,7 @@ async fn a_server_that_dies_in_an_index_build_goes_on() {
 /// An agent that builds indexes is killed; its server sessions, which do not know, do not hinder the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_can_be_interrupted_and_repeated() {
-    let mut rig = rig(SMALL).await;
-    rig.source
-        .run(
-            DATABASE,
-            "CREATE FUNCTION shop.slow(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS
-        'BEGIN PERFORM pg_sleep(0.002); RETURN $1; END'; CREATE INDEX slow ON shop.items (shop.slow(id))",
-        )
-        .await;
-    let seed = seed(&rig.source, 1).await;
-    let replica = rig.open().await;
-    rig.load(&*replica, &seed).await;
-    let building = tokio::spawn({
-        let replica = replica.clone();
-        async move { replica.seed_done().await }
-    });
-    let under_way = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%INDEX%slow%' AND application_name = 'causeway dest build'";
-    while rig.dest.value("postgres", under_way).await == "0" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let (mut rig, replica, building) = building().await;
     replica.interrupt().await;
     let error = tokio::time::timeout(Duration::from_secs(1), building).await.expect("it ends soon").expect("no panic");
     assert!(error.expect_err("interrupted").retryable());
