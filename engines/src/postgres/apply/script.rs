@@ -157,16 +157,8 @@ impl Script {
 
     fn deletes(&mut self, prepared: &mut Prepared, pieces: &[Bytes], table: &Arc<Table>, rows: &[Counted<'_>]) {
         match &table.key {
-            Key::Columns(key) => {
-                // Only the key of an old row is sure to be there.
-                let only_key = |forms: &mut Vec<Form>| {
-                    for (n, form) in forms.iter_mut().enumerate() {
-                        if !key.iter().any(|(column, _)| *column == n) {
-                            *form = Form::Absent;
-                        }
-                    }
-                };
-                for (forms, rows) in groups_by(rows, only_key) {
+            Key::Columns(_) => {
+                for (forms, rows) in groups_by(rows, |forms| only_key(table, forms)) {
                     let source = Source::new(table, &forms, "s", 1, false);
                     let on = matches(table, &source, "d");
                     let sql = format!("DELETE FROM ONLY {} AS d USING {} WHERE {on}", table.quoted(), source.from);
@@ -249,12 +241,7 @@ impl Script {
         new: &[Value],
     ) {
         let (mut old_forms, new_forms) = (forms(old), forms(new));
-        let key = table.key_columns().unwrap_or_default();
-        for (n, form) in old_forms.iter_mut().enumerate() {
-            if !key.iter().any(|(column, _)| *column == n) {
-                *form = Form::Absent;
-            }
-        }
+        only_key(table, &mut old_forms);
         let before = Source::new(table, &old_forms, "o", 1, false);
         let after = Source::new(table, &new_forms, "s", 1 + before.params.len(), false);
         let value = |(n, value): (usize, &Option<String>)| {
@@ -343,6 +330,16 @@ fn sort(table: &Table, pieces: &[Bytes], rows: &mut [Counted<'_>]) {
         value.of(&pieces[usize::from(value.piece)])
     };
     rows.sort_unstable_by(|one, two| key(one).cmp(key(two)));
+}
+
+/// Only the key of an old row is sure to be there.
+fn only_key(table: &Table, forms: &mut [Form]) {
+    let key = table.key_columns().unwrap_or_default();
+    for (n, form) in forms.iter_mut().enumerate() {
+        if !key.iter().any(|(column, _)| *column == n) {
+            *form = Form::Absent;
+        }
+    }
 }
 
 /// Rows that come in the same form make one statement.
