@@ -101,10 +101,15 @@ async fn listed(sql: &Sql, name: Option<&str>) -> Result<Vec<Row>> {
     rows(sql, "list the databases", &query).await
 }
 
+/// Whether it is the server's or the agents' own.
+fn is_system(inner: &Inner, name: &str, row: &Row) -> bool {
+    row.flag(3) || name == "postgres" || name == inner.config.maintenance()
+}
+
 /// What the list of databases tells already.
 fn of_listed(inner: &Inner, name: &str, row: &Row, fenced: bool) -> Vec<Finding> {
     let mut findings = vec![];
-    if row.flag(3) || name == "postgres" || name == inner.config.maintenance() {
+    if is_system(inner, name, row) {
         findings.push(error(
             "SYSTEM_DATABASE",
             format!("{name} is a template or the agents' maintenance database"),
@@ -152,7 +157,7 @@ pub(super) async fn databases(inner: &Inner) -> Result<Vec<DatabaseInfo>> {
         let name = row.text(0);
         // What nobody moves is not listed.
         let Ok(parsed) = DatabaseName::parse(name) else { continue };
-        if row.flag(3) || name == "postgres" || name == inner.config.maintenance() {
+        if is_system(inner, name, &row) {
             continue;
         }
         let role = roles.iter().find(|role| role.database == parsed && active(role));
