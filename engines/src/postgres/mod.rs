@@ -14,6 +14,7 @@ mod payload;
 mod position;
 mod rows;
 mod source;
+mod states;
 mod sql;
 mod store;
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Sessions for SQL that is not on the hot path, and the words for their errors.
 
-use super::config::{PostgresConfig, chain};
+use super::{
+    config::{PostgresConfig, chain},
+    states,
+};
 use crate::{Error, Result};
 use std::{ops::Deref, time::Duration};
-use tokio_postgres::{Client, NoTls, error::SqlState};
+use tokio_postgres::{Client, NoTls, error::Severity};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A server that does not answer within this is away.
@@ -78,25 +81,17 @@ pub(crate) fn application_name(purpose: &str) -> String {
 /// How the names of all our sessions begin.
 pub(crate) const APPLICATION: &str = "causeway";
 
-/// What the driver's error means to the caller. Its detail and hint may hold row values and stay out.
+/// What the driver's error means to the caller.
 pub(crate) fn failed(what: impl Into<String>, error: &tokio_postgres::Error) -> Error {
-    let what = what.into();
     match error.as_db_error() {
-        Some(db) if *db.code() == SqlState::DISK_FULL => Error::DiskFull(format!("{what}: {}", db.message())),
-        Some(db) => Error::Database {
-            what,
-            message: format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-            // A connection is refused because the database is fenced; it opens again when the attempt is given up.
-            transient: transient(db.code().code()) || db.severity() == "FATAL" && db.code().code() == "55000",
-        },
-        None => Error::Database { what, message: chain(error), transient: true },
+        Some(db) => states::error(
+            what.into(),
+            db.code().code(),
+            db.message(),
+            matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)),
+        ),
+        None => Error::Database { what: what.into(), message: chain(error), transient: true },
     }
-}
-
-/// Whether the same statement may succeed later: the server is away or busy, or somebody was in the way.
-pub(crate) fn transient(state: &str) -> bool {
-    // Connections, resources, operators ("57P01 terminating"), locks ("55P03"), serialisation and deadlocks, IO.
-    matches!(state.get(..2), Some("08" | "53" | "57" | "40" | "58")) || state == "55P03" || state == "55006"
 }
 
 /// Quotes an identifier.

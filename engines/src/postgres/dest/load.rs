@@ -6,6 +6,7 @@ use crate::{
     postgres::{
         payload::Table,
         sql::{ident, literal, qualified},
+        states,
         wire::Wire,
     },
 };
@@ -195,7 +196,7 @@ impl Live {
         );
         match self.checked(wire.query("end a part of the seed", &end).await) {
             Ok(_) => {}
-            Err(Error::Database { message, .. }) if message.contains("23505") => {
+            Err(error) if states::is_one_of(&error, &["23505"]) => {
                 // The session is closed with its transaction; what is committed is what was sent.
                 *wire = self.loader().await?;
             }

@@ -9,6 +9,7 @@ use super::{
         config::PostgresConfig,
         rows::{one, rows},
         sql::{APPLICATION, Sql, application_name, literal, qualified},
+        states,
         types::CARRIED,
     },
     memo::Slot,
@@ -101,8 +102,7 @@ pub(super) fn import_statement(snapshot: &str) -> String {
 /// Whether an import failed because there is no such snapshot (any more): its file is gone (22023, 42704 from version 18 on),
 /// or its holder is (55000).
 pub(super) fn gone(error: &Error) -> bool {
-    matches!(error, Error::Database { message, .. }
-        if ["SQLSTATE 22023", "SQLSTATE 42704", "SQLSTATE 55000"].iter().any(|state| message.contains(state)))
+    states::is_one_of(error, &["22023", "42704", "55000"])
 }
 
 /// Ends the holder, if there is one. `sql` is with any database of the instance.

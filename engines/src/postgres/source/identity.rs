@@ -4,6 +4,7 @@ use super::{
     super::{
         rows::rows,
         sql::{Sql, ident, qualified},
+        states,
         types::CARRIED,
     },
     memo::{Identity, Memo},
@@ -71,7 +72,7 @@ pub(super) async fn restore(sql: &Sql, memo: &Memo) -> Result<()> {
         };
         match alter(sql, table, identity).await {
             // The index that it once had may be gone; then there is nothing to give back.
-            Err(Error::Database { message, .. }) if table.was == "i" && message.contains("42704") => {
+            Err(error) if table.was == "i" && states::is_one_of(&error, &["42704"]) => {
                 alter(sql, table, "DEFAULT".to_owned()).await?;
             }
             other => other?,
@@ -91,12 +92,13 @@ async fn alter(sql: &Sql, table: &Identity, identity: String) -> Result<()> {
     loop {
         let Err(error) = sql.run(&what, &statements).await else { return Ok(()) };
         sql.run(&what, "ROLLBACK").await?;
-        match &error {
-            // Lock not available, or a deadlock with somebody.
-            Error::Database { message, .. } if message.contains("55P03") || message.contains("40P01") => {}
-            // Dropped meanwhile.
-            Error::Database { message, .. } if message.contains("42P01") => return Ok(()),
-            _ => return Err(error),
+        // Dropped meanwhile.
+        if states::is_one_of(&error, &["42P01"]) {
+            return Ok(());
+        }
+        // Lock not available, or a deadlock with somebody.
+        if !states::is_one_of(&error, &["55P03", "40P01"]) {
+            return Err(error);
         }
         if Instant::now() >= until {
             return Err(Error::Busy(format!(

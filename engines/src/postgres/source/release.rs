@@ -10,6 +10,7 @@ use crate::{
     postgres::{
         rows::rows,
         sql::{APPLICATION, Sql, ident, literal},
+        states,
     },
 };
 use handover::{
@@ -37,8 +38,8 @@ async fn drop_database(inner: &Inner, role: &SourceRole, moved_to: &str) -> Resu
         // FORCE ends whoever is still in, as superusers of before the fence may be; a prepared transaction it does not.
         let name = ident(role.database.as_str());
         match sql.run("drop the moved database", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await {
-            Err(Error::Database { message, .. }) if message.contains("55006") => {
-                return Err(Error::Busy(format!("the moved database cannot be dropped: {message}")));
+            Err(error) if states::is_one_of(&error, &["55006"]) => {
+                return Err(Error::Busy(error.to_string()));
             }
             other => other?,
         }

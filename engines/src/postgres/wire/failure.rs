@@ -1,6 +1,6 @@
-//! What the server's errors mean to the caller.
+//! The server's errors as they come.
 
-use crate::{Error, Result, postgres::sql::transient};
+use crate::{Error, Result, postgres::states};
 
 /// An error of the server. Its detail and hint may hold row values and are not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,18 +31,7 @@ impl ServerError {
 
     /// What it is to the caller.
     pub(crate) fn into_error(self, what: &str) -> Error {
-        let Self { code, message, fatal } = self;
-        if code == "53100" {
-            return Error::DiskFull(format!("{what}: {message}"));
-        }
-        // The words of a data exception repeat the value: `invalid input syntax for type integer: "..."`.
-        let message = match code.get(..2) {
-            Some("22") => format!("data exception (SQLSTATE {code})"),
-            _ => format!("{message} (SQLSTATE {code})"),
-        };
-        // A connection is refused because the database is fenced; it opens again when the attempt is given up.
-        let closed = fatal && code == "55000";
-        Error::Database { what: what.to_owned(), message, transient: closed || transient(&code) }
+        states::error(what.to_owned(), &self.code, &self.message, self.fatal)
     }
 
     /// Passes an error after which the session goes on.
