@@ -4,7 +4,6 @@ use super::{
     super::sql::{Sql, failed, ident, literal, qualified},
     build, entries,
     live::Live,
-    records,
 };
 use crate::Result;
 
@@ -33,11 +32,10 @@ impl Live {
         let rows = rows.map_err(|error| failed("read what was switched off", &error))?;
         let on: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let statements = format!(
-            "BEGIN; SET LOCAL synchronous_commit = off; {}; DELETE FROM causeway.disarmed; UPDATE causeway.replica SET armed = true; {}; COMMIT",
-            on.join("; "),
-            records::check(self.epoch)
+            "SET LOCAL synchronous_commit = off; {}; DELETE FROM causeway.disarmed; UPDATE causeway.replica SET armed = true",
+            on.join("; ")
         );
-        self.checked(sql.run("switch on what fires always", &statements).await)?;
+        self.transact_in(sql, "switch on what fires always", &statements).await?;
         self.log.set_armed(true);
         sql.run("prepare a session", "RESET deadlock_timeout; SET synchronous_commit = on").await
     }
@@ -55,12 +53,8 @@ impl Live {
             true => String::new(),
             false => format!("INSERT INTO causeway.disarmed VALUES {}", on.join(", ")),
         };
-        let statements = format!(
-            "BEGIN; {}; {note}; UPDATE causeway.replica SET armed = false; {}; COMMIT",
-            off.join("; "),
-            records::check(self.epoch)
-        );
-        self.checked(sql.run("switch off what fires always", &statements).await)?;
+        let statements = format!("{}; {note}; UPDATE causeway.replica SET armed = false", off.join("; "));
+        self.transact_in(&sql, "switch off what fires always", &statements).await?;
         self.sessions.give_back(sql);
         self.log.set_armed(false);
         Ok(())

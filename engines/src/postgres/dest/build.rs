@@ -8,7 +8,6 @@ use super::{
     entries,
     live::Live,
     order::{self, Queue, Task},
-    records,
 };
 use crate::{Error, Result, postgres::apply};
 use std::{
@@ -66,12 +65,9 @@ impl Live {
         tracing::info!(operation = %self.operation, entries = left, took_ms = began.elapsed().as_millis(), "built indexes and the rest of the schema");
         apply::helpers::create(&sql).await?;
         self.refresh_all(&sql, &schema.populated).await?;
-        let end = format!(
-            "BEGIN; {}; UPDATE causeway.replica SET seeded = true; SET LOCAL synchronous_commit = on; COMMIT",
-            records::check(self.epoch)
-        );
+        let end = "UPDATE causeway.replica SET seeded = true; SET LOCAL synchronous_commit = on";
         let committed = self.snapshot();
-        self.checked(sql.run("end the seed", &end).await)?;
+        self.transact_in(&sql, "end the seed", end).await?;
         self.survives(committed);
         self.set_seeded();
         tracing::info!(operation = %self.operation, took_ms = began.elapsed().as_millis(), "the seed is whole");

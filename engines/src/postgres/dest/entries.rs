@@ -1,9 +1,12 @@
 //! Runs entries of a dump, each together with the record that it is there.
 
-use super::{super::payload::Entry, live::Live, records};
+use super::{super::payload::Entry, live::Live};
 use crate::{
     Error, Result,
-    postgres::sql::{Sql, failed},
+    postgres::{
+        sql::{Sql, failed},
+        states,
+    },
 };
 use std::collections::HashSet;
 
@@ -34,13 +37,8 @@ pub(super) async fn run_batch(live: &Live, sql: Sql, entries: &[&Entry]) -> Resu
     }
     let statements: Vec<&str> = entries.iter().map(|entry| entry.sql.as_str()).collect();
     let records: Vec<String> = entries.iter().map(|entry| format!("({})", entry.id)).collect();
-    let batch = format!(
-        "BEGIN; {};\nINSERT INTO causeway.entry VALUES {}; {}; COMMIT",
-        statements.join(";\n"),
-        records.join(", "),
-        records::check(live.epoch)
-    );
-    match live.checked(sql.run("make a part of the schema", &batch).await) {
+    let batch = format!("{};\nINSERT INTO causeway.entry VALUES {}", statements.join(";\n"), records.join(", "));
+    match live.transact_in(&sql, "make a part of the schema", &batch).await {
         Ok(()) => return Ok(sql),
         Err(Error::Database { .. }) if !sql.is_closed() => {}
         Err(error) => return Err(error),
@@ -55,15 +53,10 @@ pub(super) async fn run_batch(live: &Live, sql: Sql, entries: &[&Entry]) -> Resu
 /// Runs one.
 pub(super) async fn run(live: &Live, sql: &Sql, entry: &Entry) -> Result<()> {
     let what = format!("create {} {:?}", entry.kind, entry.name);
-    let statements = format!(
-        "BEGIN; {};\nINSERT INTO causeway.entry VALUES ({}); {}; COMMIT",
-        entry.sql,
-        entry.id,
-        records::check(live.epoch)
-    );
+    let statements = format!("{};\nINSERT INTO causeway.entry VALUES ({})", entry.sql, entry.id);
     let mut tries = 0;
     loop {
-        let error = match live.checked(sql.run(&what, &statements).await) {
+        let error = match live.transact_in(sql, &what, &statements).await {
             Ok(()) => return Ok(()),
             Err(error @ Error::Database { .. }) if !sql.is_closed() => error,
             Err(error) => return Err(error),
@@ -74,7 +67,8 @@ pub(super) async fn run(live: &Live, sql: &Sql, entry: &Entry) -> Result<()> {
             return Ok(());
         }
         tries += 1;
-        if !waits_for_another(&error) || tries > RETRIES_MAX {
+        // A deadlock, or a lock that is not available.
+        if !states::is_one_of(&error, &["40P01", "55P03"]) || tries > RETRIES_MAX {
             return Err(error);
         }
     }
@@ -84,19 +78,10 @@ async fn roll_back(sql: &Sql) -> Result<()> {
     sql.run("roll back", "ROLLBACK").await
 }
 
-fn waits_for_another(error: &Error) -> bool {
-    state_is(error, &["40P01", "55P03"])
-}
-
 /// Runs a statement that drops something; it is right too if that is not there.
 pub(super) async fn drop_unless_gone(live: &Live, sql: &Sql, statement: &str) -> Result<()> {
-    let statements = format!("BEGIN; {statement}; {}; COMMIT", records::check(live.epoch));
-    match live.checked(sql.run("drop what the source has not", &statements).await) {
-        Err(error) if state_is(&error, &["3F000", "42704", "42P01"]) => roll_back(sql).await,
+    match live.transact_in(sql, "drop what the source has not", statement).await {
+        Err(error) if states::is_one_of(&error, &["3F000", "42704", "42P01"]) => roll_back(sql).await,
         done => done,
     }
-}
-
-fn state_is(error: &Error, states: &[&str]) -> bool {
-    matches!(error, Error::Database { message, .. } if states.iter().any(|state| message.ends_with(&format!("(SQLSTATE {state})"))))
 }

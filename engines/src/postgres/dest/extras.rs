@@ -9,7 +9,6 @@ use super::{
         payload::{Extra, Sequence, Table},
         position::Point,
         sql::{Sql, failed, literal, qualified},
-        wire::Wire,
     },
     live::Live,
     load::copy_statement,
@@ -39,12 +38,8 @@ impl Live {
     }
 
     async fn note(&self, noted: &str) -> Result<()> {
-        let sql = self.sessions.take().await?;
-        let statements =
-            format!("BEGIN; SET LOCAL synchronous_commit = off; {noted}; {}; COMMIT", records::check(self.epoch));
-        self.checked(sql.run("note how far a marker is applied", &statements).await)?;
-        self.sessions.give_back(sql);
-        Ok(())
+        let statements = format!("SET LOCAL synchronous_commit = off; {noted}");
+        self.transact("note how far a marker is applied", &statements).await
     }
 
     async fn sequences(&self, sequences: &[Sequence], noted: &str) -> Result<()> {
@@ -70,12 +65,8 @@ impl Live {
     async fn unlogged(&self, table: &Table, first: bool, rows: Bytes, noted: &str) -> Result<()> {
         let name = qualified(&table.schema, &table.name);
         let what = format!("load unlogged table {name}");
-        let mut wire = Wire::connect(&self.shared.config, &self.database, "dest load", false).await?;
-        let mut begin = format!(
-            "SET session_replication_role = replica; SET default_transaction_read_only = off; SET client_encoding = {}; BEGIN;
-             SET LOCAL synchronous_commit = off",
-            literal(&self.planned.header.database.encoding)
-        );
+        let mut wire = self.loader().await?;
+        let mut begin = "BEGIN; SET LOCAL synchronous_commit = off".to_owned();
         if first {
             // Not TRUNCATE, which a foreign key would refuse; there are rows only after an attempt that was closed.
             begin += &format!("; DELETE FROM ONLY {name}");
@@ -88,6 +79,7 @@ impl Live {
         }
         let end = format!("{noted}; {}; COMMIT", records::check(self.epoch));
         self.checked(wire.query(&what, &end).await)?;
+        self.loads.give_back(wire);
         self.views.touch([(table.schema.clone(), table.name.clone())]);
         Ok(())
     }

@@ -166,14 +166,22 @@ impl Live {
 
     /// Writes to disk what is committed.
     pub(super) async fn flush_to_disk(&self) -> Result<()> {
+        let sync = "UPDATE causeway.replica SET synced = synced + 1; SET LOCAL synchronous_commit = on";
+        self.transact("sync the replica", sync).await
+    }
+
+    /// Runs statements in one transaction of their own, which fails unless the replica is ours still.
+    pub(super) async fn transact(&self, what: &str, statements: &str) -> Result<()> {
         let sql = self.sessions.take().await?;
-        let sync = format!(
-            "BEGIN; {}; UPDATE causeway.replica SET synced = synced + 1; SET LOCAL synchronous_commit = on; COMMIT",
-            records::check(self.epoch)
-        );
-        self.checked(sql.run("sync the replica", &sync).await)?;
+        self.transact_in(&sql, what, statements).await?;
         self.sessions.give_back(sql);
         Ok(())
+    }
+
+    /// The same in a session; after an error that session is still in the transaction.
+    pub(super) async fn transact_in(&self, sql: &Sql, what: &str, statements: &str) -> Result<()> {
+        let transaction = format!("BEGIN; {statements}; {}; COMMIT", records::check(self.epoch));
+        self.checked(sql.run(what, &transaction).await)
     }
 
     /// What is held.

@@ -83,7 +83,8 @@ impl Loads {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn give_back(&self, wire: Wire) {
+    /// Keeps a session for the next part.
+    pub(super) fn give_back(&self, wire: Wire) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
             idle.push(wire);
@@ -164,7 +165,8 @@ impl Live {
         Ok(())
     }
 
-    async fn loader(&self) -> Result<Wire> {
+    /// A session that loads rows.
+    pub(super) async fn loader(&self) -> Result<Wire> {
         if let Some(wire) = self.loads.take_idle() {
             return Ok(wire);
         }

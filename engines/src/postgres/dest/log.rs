@@ -3,7 +3,6 @@
 use super::{
     super::{apply::Applier, payload::LogPayload, position::Point},
     live::Live,
-    records,
 };
 use crate::{Error, Result, source::LogBatch};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -131,14 +130,9 @@ impl Live {
 
     /// Forgets what came with an earlier marker, or with this one before a crash.
     async fn forget_marker(&self) -> Result<()> {
-        let sql = self.sessions.take().await?;
-        let forget = format!(
-            "BEGIN; SET LOCAL synchronous_commit = off; DELETE FROM causeway.catalog; DELETE FROM causeway.large_object; {}; COMMIT",
-            records::check(self.epoch)
-        );
-        self.checked(sql.run("forget an earlier marker", &forget).await)?;
-        self.sessions.give_back(sql);
-        Ok(())
+        let forget =
+            "SET LOCAL synchronous_commit = off; DELETE FROM causeway.catalog; DELETE FROM causeway.large_object";
+        self.transact("forget an earlier marker", forget).await
     }
 
     /// The applier, opened anew after an error; then the log goes on from where the destination is.

@@ -198,7 +198,7 @@ pub(super) async fn pieces(sessions: &Sessions) -> Result<Vec<u8>> {
     Ok(rows.iter().flat_map(|row| row.get::<_, &[u8]>(0).to_vec()).collect())
 }
 
-/// A statement that records a part; it fails if the part is recorded as done already.
+/// A statement that records a part, over what was recorded of it before.
 pub(super) fn put_part(part: u32, offset: u64, done: bool) -> String {
     format!(
         "INSERT INTO causeway.part VALUES ({part}, {offset}, {done})

@@ -58,8 +58,7 @@ async fn make(live: &Live, part: u32, end: u64) -> Result<()> {
         sql = entries::run_batch(live, sql, batch).await?;
     }
     empty_extension_tables(live, &sql).await?;
-    let end = format!("BEGIN; {}; {}; COMMIT", records::put_part(part, end, true), records::check(live.epoch));
-    live.checked(sql.run("end the schema", &end).await)?;
+    live.transact_in(&sql, "end the schema", &records::put_part(part, end, true)).await?;
     live.committed(part, live.part(part).offset, true);
     live.part_survives(part);
     live.ready.send_replace(true);
