@@ -15,13 +15,8 @@ pub(crate) struct Requirements {
     pub(crate) server_version: u32,
     pub(crate) database: String,
     pub(crate) owner: String,
-    /// As `pg_encoding_to_char` names it.
-    pub(crate) encoding: String,
-    pub(crate) collate: String,
-    pub(crate) ctype: String,
-    /// `c`, `i` or `b`, as in `pg_database.datlocprovider`.
-    pub(crate) provider: String,
-    pub(crate) icu_locale: Option<String>,
+    #[serde(flatten)]
+    pub(crate) locale: Locale,
     pub(crate) size_bytes: u64,
     /// Tablespaces that its objects or itself name, other than the default one.
     pub(crate) tablespaces: Vec<String>,
@@ -95,16 +90,26 @@ pub(crate) struct Table {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DatabaseProperties {
     pub(crate) owner: String,
-    pub(crate) encoding: String,
-    pub(crate) collate: String,
-    pub(crate) ctype: String,
-    pub(crate) provider: String,
-    pub(crate) icu_locale: Option<String>,
+    #[serde(flatten)]
+    pub(crate) locale: Locale,
     pub(crate) tablespace: Option<String>,
     /// The limit that its clients had, -1 for none; given back by the flip.
     pub(crate) connection_limit: i32,
     /// Complete statements for comment, grants, settings (also of roles in this database) and labels.
     pub(crate) statements: Vec<String>,
+}
+
+/// What of a database is chosen when it is made and never changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Locale {
+    /// As `pg_encoding_to_char` names it.
+    pub(crate) encoding: String,
+    pub(crate) collate: String,
+    pub(crate) ctype: String,
+    /// `c`, `i` or `b`, as in `pg_database.datlocprovider`.
+    pub(crate) provider: String,
+    /// Of the providers `i` and `b`.
+    pub(crate) icu_locale: Option<String>,
 }
 
 /// The schema, as `pg_dump` wrote it, cut into its entries.
@@ -345,6 +350,17 @@ mod tests {
         let extra = Extra::LargeObjectList(vec![1, 2]);
         let payload = LogPayload::extra(&extra, b"raw").expect("small");
         assert_eq!(LogPayload::read(payload).expect("a payload"), LogPayload::Extra(extra, Bytes::from_static(b"raw")));
+    }
+
+    #[test]
+    fn a_locale_is_flat_on_the_wire_and_in_memos() {
+        let written = r#"{"owner":"o","encoding":"UTF8","collate":"C","ctype":"C","provider":"i","icu_locale":"de","tablespace":null,
+            "connection_limit":-1,"statements":[]}"#;
+        let read: DatabaseProperties = decode(written.as_bytes()).expect("format 1");
+        assert_eq!((read.locale.provider.as_str(), read.locale.icu_locale.as_deref()), ("i", Some("de")));
+        let again = encode(&read).expect("encode");
+        let compact = written.replace(char::is_whitespace, "");
+        assert_eq!(std::str::from_utf8(&again), Ok(compact.as_str()));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::{
     super::{
-        payload::DatabaseProperties,
+        payload::{DatabaseProperties, Locale},
         sql::{APPLICATION, Sql, failed, ident, literal},
         store::Transaction,
     },
@@ -103,7 +103,7 @@ pub(super) async fn create(
 /// `CREATE DATABASE` with everything that cannot be changed afterwards. The owner comes with the flip: until then nobody but
 /// superusers could drop it.
 fn create_statement(name: &str, properties: &DatabaseProperties, version: u32) -> String {
-    let DatabaseProperties { encoding, collate, ctype, provider, icu_locale, tablespace, .. } = properties;
+    let Locale { encoding, collate, ctype, provider, icu_locale } = &properties.locale;
     let mut sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 CONNECTION LIMIT 0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(name),
@@ -119,7 +119,7 @@ fn create_statement(name: &str, properties: &DatabaseProperties, version: u32) -
         _ if version >= 150_000 => sql += " LOCALE_PROVIDER libc",
         _ => {}
     }
-    if let Some(tablespace) = tablespace {
+    if let Some(tablespace) = &properties.tablespace {
         sql += &format!(" TABLESPACE {}", ident(tablespace));
     }
     sql
@@ -217,11 +217,13 @@ mod tests {
     #[test]
     fn a_database_is_made_as_the_source_has_it() {
         let properties = DatabaseProperties {
-            encoding: "UTF8".to_owned(),
-            collate: "C".to_owned(),
-            ctype: "C".to_owned(),
-            provider: "i".to_owned(),
-            icu_locale: Some("de-x-'quoted'".to_owned()),
+            locale: Locale {
+                encoding: "UTF8".to_owned(),
+                collate: "C".to_owned(),
+                ctype: "C".to_owned(),
+                provider: "i".to_owned(),
+                icu_locale: Some("de-x-'quoted'".to_owned()),
+            },
             tablespace: Some("fast \"disk\"".to_owned()),
             ..DatabaseProperties::default()
         };
@@ -229,7 +231,8 @@ mod tests {
         assert!(sql.contains("\"a\"\"b\" TEMPLATE template0 CONNECTION LIMIT 0"), "{sql}");
         assert!(sql.contains("LOCALE_PROVIDER icu ICU_LOCALE 'de-x-''quoted'''"), "{sql}");
         assert!(sql.ends_with("TABLESPACE \"fast \"\"disk\"\"\""), "{sql}");
-        let libc = DatabaseProperties { provider: "c".to_owned(), ..properties };
+        let libc = Locale { provider: "c".to_owned(), ..properties.locale.clone() };
+        let libc = DatabaseProperties { locale: libc, ..properties };
         assert!(create_statement("x", &libc, 150_000).contains("LOCALE_PROVIDER libc"));
         assert!(!create_statement("x", &libc, 140_000).contains("LOCALE_PROVIDER"));
     }

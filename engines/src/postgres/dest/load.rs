@@ -174,7 +174,7 @@ impl Live {
         // Rows travel in the database's own encoding, so that nothing is converted and nothing is refused.
         let prepare = format!(
             "SET session_replication_role = replica; SET default_transaction_read_only = off; SET client_encoding = {}",
-            literal(&self.planned.header.database.encoding)
+            literal(&self.planned.header.database.locale.encoding)
         );
         wire.query("prepare a session that loads", &prepare).await?;
         Ok(wire)

@@ -58,7 +58,7 @@ pub(super) async fn preflight(
         findings.extend(tablespaces(&sql, wanted).await?);
         // Only a superuser sees where the data are, and only one that can write can try a locale.
         if superuser.is_none() && findings.iter().all(|finding| finding.code != "STANDBY") {
-            findings.extend(locale::judge(&sql, wanted).await?);
+            findings.extend(locale::judge(&sql, &wanted.locale).await?);
             findings.extend(space::judge(shared, &sql, wanted, operation).await?);
         }
     }

@@ -5,15 +5,15 @@ use crate::{
     Result,
     postgres::{
         config::chain,
-        payload::Requirements,
+        payload::Locale,
         sql::{Sql, failed, literal},
     },
 };
 use handover::Finding;
 
 /// Tries to make a collation of the same locale, in a transaction that is rolled back.
-pub(super) async fn judge(sql: &Sql, wanted: &Requirements) -> Result<Option<Finding>> {
-    let Requirements { encoding, collate, ctype, provider, icu_locale, .. } = wanted;
+pub(super) async fn judge(sql: &Sql, wanted: &Locale) -> Result<Option<Finding>> {
+    let Locale { encoding, collate, ctype, provider, icu_locale } = wanted;
     let row = sql
         .query_one("SELECT pg_char_to_encoding($1) >= 0, getdatabaseencoding() = $1", &[encoding])
         .await

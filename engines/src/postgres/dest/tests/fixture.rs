@@ -6,7 +6,7 @@ use crate::{
     postgres::{
         PostgresDest,
         log::LogReader,
-        payload::{self, DatabaseProperties, Entry, FORMAT, PartKind, PlanHeader, Schema, Table},
+        payload::{self, DatabaseProperties, Entry, FORMAT, Locale, PartKind, PlanHeader, Schema, Table},
         position::Point,
         sql::{Sql, qualified},
         testing::Cluster,
@@ -281,11 +281,13 @@ async fn properties(sql: &Sql) -> DatabaseProperties {
     ];
     DatabaseProperties {
         owner: row.get(0),
-        encoding: row.get(1),
-        collate: row.get(2),
-        ctype: row.get(3),
-        provider: "c".to_owned(),
-        icu_locale: None,
+        locale: Locale {
+            encoding: row.get(1),
+            collate: row.get(2),
+            ctype: row.get(3),
+            provider: "c".to_owned(),
+            icu_locale: None,
+        },
         tablespace: None,
         connection_limit: row.get(4),
         statements: statements.into(),

@@ -4,7 +4,7 @@ use super::fixture::rig;
 use crate::{
     Error,
     dest::DestEngine as _,
-    postgres::payload::{self, Extension, FORMAT, Requirements, Role},
+    postgres::payload::{self, Extension, FORMAT, Locale, Requirements, Role},
 };
 use bytes::Bytes;
 use handover::{DatabaseName, Severity};
@@ -29,11 +29,13 @@ fn requirements() -> Requirements {
         server_version: 150_001,
         database: "crm".to_owned(),
         owner: "app_owner".to_owned(),
-        encoding: "UTF8".to_owned(),
-        collate: "C.UTF-8".to_owned(),
-        ctype: "C".to_owned(),
-        provider: "c".to_owned(),
-        icu_locale: None,
+        locale: Locale {
+            encoding: "UTF8".to_owned(),
+            collate: "C.UTF-8".to_owned(),
+            ctype: "C".to_owned(),
+            provider: "c".to_owned(),
+            icu_locale: None,
+        },
         size_bytes: 1 << 20,
         tablespaces: vec![],
         extensions: vec![Extension { name: "hstore".to_owned(), version: "1.8".to_owned() }],
@@ -51,11 +53,15 @@ async fn all_findings_come_at_once() {
         findings.into_iter().map(|finding| (finding.code, finding.severity)).collect::<Vec<_>>()
     };
     assert_eq!(judge(&requirements()).await, []);
-    let icu = Requirements { provider: "i".to_owned(), icu_locale: Some("de-DE".to_owned()), ..requirements() };
+    let located = |change: fn(&mut Locale)| {
+        let mut requirements = requirements();
+        change(&mut requirements.locale);
+        requirements
+    };
+    let icu = located(|locale| (locale.provider, locale.icu_locale) = ("i".to_owned(), Some("de-DE".to_owned())));
     assert_eq!(judge(&icu).await, []);
     let bad = Requirements {
         server_version: 160_000,
-        collate: "xx_XX.UTF-8".to_owned(),
         size_bytes: 1 << 60,
         tablespaces: vec!["fast".to_owned(), "pg_default".to_owned()],
         extensions: vec![
@@ -64,7 +70,7 @@ async fn all_findings_come_at_once() {
             Extension { name: "citext".to_owned(), version: "what".to_owned() },
         ],
         roles: vec![role("app_owner"), role("missing")],
-        ..requirements()
+        ..located(|locale| locale.collate = "xx_XX.UTF-8".to_owned())
     };
     let mut found = judge(&bad).await;
     found.sort();
@@ -81,7 +87,7 @@ async fn all_findings_come_at_once() {
     ];
     expected.sort();
     assert_eq!(found, expected);
-    let encoding = Requirements { encoding: "KLINGON".to_owned(), ..requirements() };
+    let encoding = located(|locale| locale.encoding = "KLINGON".to_owned());
     assert_eq!(judge(&encoding).await, [error("ENCODING_UNKNOWN")]);
     let format = Requirements { format: FORMAT + 1, ..requirements() };
     assert_eq!(judge(&format).await, [error("FORMAT_DIFFERS")]);

@@ -3,7 +3,7 @@
 use crate::{
     Result,
     postgres::{
-        payload::DatabaseProperties,
+        payload::{DatabaseProperties, Locale},
         rows::{one, rows},
         sql::{Sql, ident, literal},
     },
@@ -50,11 +50,13 @@ pub(in crate::postgres::source) async fn read(sql: &Sql, database: &str) -> Resu
     }
     Ok(DatabaseProperties {
         owner: row.owned(0),
-        encoding: row.owned(1),
-        collate: row.owned(2),
-        ctype: row.owned(3),
-        provider: row.owned(4),
-        icu_locale: row.maybe(5).map(str::to_owned),
+        locale: Locale {
+            encoding: row.owned(1),
+            collate: row.owned(2),
+            ctype: row.owned(3),
+            provider: row.owned(4),
+            icu_locale: row.maybe(5).map(str::to_owned),
+        },
         tablespace: row.maybe(6).map(str::to_owned),
         connection_limit: row.parse(7)?,
         statements,

@@ -30,7 +30,10 @@ async fn a_good_database_has_no_errors_and_says_what_it_needs() {
     let facts = rig.source.preflight(&name, Kind::Copy, None).await.expect("examine");
     assert_eq!(facts.findings, []);
     let needs: Requirements = decode(&facts.requirements).expect("requirements");
-    assert_eq!((needs.owner.as_str(), needs.encoding.as_str(), needs.server_version / 10_000), ("app", "UTF8", 15));
+    assert_eq!(
+        (needs.owner.as_str(), needs.locale.encoding.as_str(), needs.server_version / 10_000),
+        ("app", "UTF8", 15)
+    );
     assert!(needs.extensions.iter().any(|extension| extension.name == "hstore"));
     let roles: Vec<_> = needs.roles.iter().map(|role| role.name.as_str()).collect();
     assert_eq!(roles, ["app", "postgres"]);
