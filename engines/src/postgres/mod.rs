@@ -3,8 +3,6 @@
 //! What an agent has to remember lives in the schema `causeway` of the maintenance database; helpers that a database needs
 //! while an operation runs live in a schema `causeway` of its own.
 
-#![allow(dead_code, reason = "the two halves that use these parts are being built on them")]
-
 mod apply;
 mod catalog;
 mod config;

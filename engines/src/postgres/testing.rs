@@ -145,11 +145,6 @@ impl Cluster {
         }
     }
 
-    /// Ends it as an operator does; sessions are cut off.
-    pub(crate) fn down(&self) {
-        self.pg_ctl(&["stop", "-m", "fast", "-w"], None);
-    }
-
     /// Ends it as a crash does: nothing is flushed, and the next start recovers.
     pub(crate) fn crash(&self) {
         self.pg_ctl(&["stop", "-m", "immediate", "-w"], None);

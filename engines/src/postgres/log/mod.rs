@@ -101,11 +101,6 @@ impl LogReader {
         }
     }
 
-    /// Every transaction that ends at or before this was read.
-    pub(crate) fn seen(&self) -> Lsn {
-        self.shared.lock().seen
-    }
-
     /// When nothing that commits after `after` has been read: the LSN up to which that is known. The server is asked where it
     /// stands, so that a later call knows more.
     pub(crate) fn idle_until(&self, after: Point) -> Option<Lsn> {

@@ -163,21 +163,6 @@ impl Wire {
         self.finish(what).await
     }
 
-    /// Gives the COPY up: none of its rows stays.
-    pub(crate) async fn copy_abort(&mut self) -> Result<()> {
-        let State::CopyIn { .. } = self.state else { return self.expect(State::CopyIn { binary: true }) };
-        self.state = State::Broken;
-        let what = &self.copying.clone();
-        frontend::copy_fail("given up", self.channel.out()).map_err(|error| Error::io(what, error))?;
-        self.channel.send(what).await?;
-        match self.finish(what).await {
-            // What we asked for: 57014, query_canceled.
-            Err(Error::Database { message, .. }) if message.ends_with("(SQLSTATE 57014)") => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Err(broken(what, "a COPY that was given up succeeded")),
-        }
-    }
-
     /// Sends the statement and waits for the server to change into COPY; answers whether its format is binary.
     async fn start_copy(&mut self, what: &str, statement: &str, response: u8) -> Result<bool> {
         frontend::query(statement, self.channel.out()).map_err(|error| Error::io(what, error))?;

@@ -83,7 +83,7 @@ async fn a_row_larger_than_a_chunk_comes_alone() {
 }
 
 #[tokio::test]
-async fn a_copy_that_fails_or_is_given_up_leaves_nothing_and_a_usable_session() {
+async fn a_copy_that_fails_leaves_nothing_and_a_usable_session() {
     let cluster = Cluster::start("");
     let mut wire = wire(&cluster).await;
     wire.query("make", "CREATE TABLE t (i int PRIMARY KEY)").await.expect("made");
@@ -92,12 +92,9 @@ async fn a_copy_that_fails_or_is_given_up_leaves_nothing_and_a_usable_session() 
         rows.put_slice(&[0, 1, 0, 0, 0, 4, 0, 0, 0, 7]);
     }
     wire.copy_in("write", "COPY t FROM STDIN (FORMAT binary)", true).await.expect("it starts");
-    wire.copy_write(rows.clone().freeze()).await.expect("sent");
+    wire.copy_write(rows.freeze()).await.expect("sent");
     let error = wire.copy_finish().await.expect_err("a duplicate");
     assert!(error.to_string().contains("23505"), "{error}");
-    wire.copy_in("write", "COPY t FROM STDIN (FORMAT binary)", true).await.expect("the session goes on");
-    wire.copy_write(rows.freeze()).await.expect("sent");
-    wire.copy_abort().await.expect("given up");
     assert_eq!(wire.query("count", "SELECT count(*) FROM t").await.expect("rows")[0][0].as_deref(), Some("0"));
     // A bad row is told before gigabytes are sent for nothing.
     wire.copy_in("write", "COPY t FROM STDIN (FORMAT binary)", true).await.expect("it starts");
