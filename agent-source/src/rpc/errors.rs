@@ -57,5 +57,5 @@ fn engine_code(error: &engines::Error) -> Code {
 
 /// A request with fields that are not what they should be.
 pub fn bad_field(bad: BadField) -> Status {
-    problem(Code::InvalidArgument, bad.to_string()).reason("INVALID_FIELD").field(bad.field, bad.problem).status()
+    problem(Code::InvalidArgument, bad.to_string()).reason("BAD_FIELD").field(bad.field, bad.problem).status()
 }

@@ -1,29 +1,24 @@
 //! The life of a source agent: signs of life from the first moment, renewed certificates, and an end at once when the
 //! lock is lost.
 
+use crate::rig::{PATIENCE, client, memory, start};
 use async_trait::async_trait;
-use causeway_agent_source::{Error, config::Settings, run};
+use causeway_agent_source::Error;
 use engines::{
     Result,
     host::RealHost,
     memory::{MemoryInstance, MemorySource},
     source::{DatabaseInfo, SourceEngine, SourceFacts, SourceStream},
 };
-use handover::{
-    Attempt, CommandVersion, DatabaseName, Epoch, InstanceName, Kind, OperationId, Position, source_role::SourceRole,
-};
-use proto::v1::{self, source_agent_client::SourceAgentClient};
+use handover::{Attempt, CommandVersion, DatabaseName, Epoch, Kind, OperationId, Position, source_role::SourceRole};
+use proto::v1;
 use service::{
-    Env, Shutdown, Tls, TlsFiles,
+    Env, Tls, TlsFiles,
     certs::{Spec, issue_dev},
-    dial::Dialer,
     env::{BoxFuture, Clock, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, task::JoinHandle};
-
-/// Nothing here takes a second; a test that waits in vain should say so soon.
-const PATIENCE: Duration = Duration::from_secs(10);
+use tokio::sync::watch;
 
 /// A memory engine that is slow to tell its records: it does so only once it has heard two signs of life.
 struct Slow {
@@ -84,40 +79,6 @@ impl SourceEngine for Slow {
     async fn cleanup(&self, role: &SourceRole) -> Result<()> {
         self.inner.cleanup(role).await
     }
-}
-
-fn settings() -> Settings {
-    Settings {
-        instance: InstanceName::parse("west").expect("a name"),
-        coordinator_identities: vec!["spiffe://causeway/coordinator".to_owned()],
-        fence_timeout: Duration::from_secs(60),
-        seed_lanes: 1,
-        compress: false,
-        seed_bytes_per_second: 0,
-    }
-}
-
-struct Agent {
-    address: String,
-    shutdown: Shutdown,
-    task: JoinHandle<std::result::Result<(), Error>>,
-}
-
-async fn start(env: &Env, engine: Arc<dyn SourceEngine>, tls: Option<Tls>) -> Agent {
-    let listener = env.listen("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    let shutdown = Shutdown::new();
-    let task = tokio::spawn(run(env.clone(), listener, tls, engine, settings(), shutdown.clone()));
-    Agent { address, shutdown, task }
-}
-
-fn memory(instance: &MemoryInstance) -> Arc<MemorySource> {
-    Arc::new(MemorySource::new(instance.clone(), Arc::new(RealHost)))
-}
-
-async fn client(env: &Env, agent: &Agent) -> SourceAgentClient<tonic::transport::Channel> {
-    let channel = Dialer::new(env.clone(), None).connect(&agent.address).await.expect("the agent answers");
-    SourceAgentClient::new(channel)
 }
 
 #[tokio::test]
