@@ -73,7 +73,10 @@ pub(super) fn reasons(output: &Output, operations: &[crate::view::Operation]) ->
             text.push_str(&format!("{head} the on_online hook failed with exit code {}\n", hook.exit_code));
         }
         if operation.state == "succeeded" && !operation.findings.is_empty() {
-            let database = format!("{}: to redo at {}", operation.database, operation.destination);
+            let database = format!(
+                "{}: warned of at its start, some of it to redo at {}",
+                operation.database, operation.destination
+            );
             let redo = [DatabaseFindings { database, findings: operation.findings.clone() }];
             text.push_str(&render::findings(&redo, |look, text| output.paint_error(look, text)));
         }
@@ -126,6 +129,9 @@ mod tests {
             "shop: too long\n  reason: FREEZE_EXCEEDED\n  remedy: try later\n"
         );
         shop.state = "succeeded".to_owned();
-        assert!(reasons(&output, &[shop]).starts_with("shop: to redo at east\n  ! warning HOOK_NOT_SET"));
+        assert!(
+            reasons(&output, &[shop])
+                .starts_with("shop: warned of at its start, some of it to redo at east\n  ! warning HOOK_NOT_SET")
+        );
     }
 }
