@@ -17,6 +17,9 @@ use std::{sync::Arc, time::Duration};
 /// Ten minutes: the first backup of a small database is through by then; a longer one belongs into the background.
 const HOOK_TIMEOUT_SECONDS: u64 = 600;
 
+/// What the flags about operations stand under in the help.
+const OPERATIONS: &str = "Operations";
+
 /// The agent beside a destination instance of Causeway.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "causeway-agent-dest", version, about)]
@@ -25,21 +28,21 @@ pub struct Args {
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
     pub agent: AgentArgs,
 
-    /// PostgreSQL: connections that apply the log side by side; 0 for one per core of this machine, at most 4
+    /// Connections that apply the log side by side; 0 for one per core of this machine, at most 4
     #[arg(long, value_name = "N", env = "CAUSEWAY_APPLY_CONNECTIONS", default_value_t = 0, help_heading = "PostgreSQL", value_parser = clap::value_parser!(u16).range(..=32))]
     pub apply_connections: u16,
 
-    /// PostgreSQL: create roles that the server lacks, without passwords
+    /// Create roles that the server lacks, without passwords
     #[arg(long, env = "CAUSEWAY_CREATE_MISSING_ROLES", help_heading = "PostgreSQL", value_parser = clap::builder::BoolishValueParser::new())]
     pub create_missing_roles: bool,
 
     /// Command that `sh` runs once a database came online, such as a first backup; it finds CAUSEWAY_OPERATION,
     /// CAUSEWAY_DATABASE and CAUSEWAY_INSTANCE in its environment
-    #[arg(long, value_name = "COMMAND", env = "CAUSEWAY_ON_ONLINE")]
+    #[arg(long, value_name = "COMMAND", env = "CAUSEWAY_ON_ONLINE", help_heading = OPERATIONS)]
     pub on_online: Option<String>,
 
     /// Seconds after which that command is ended
-    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_HOOK_TIMEOUT", default_value_t = HOOK_TIMEOUT_SECONDS)]
+    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_HOOK_TIMEOUT", default_value_t = HOOK_TIMEOUT_SECONDS, value_parser = clap::value_parser!(u64).range(1..=604_800), help_heading = OPERATIONS)]
     pub hook_timeout: u64,
 }
 

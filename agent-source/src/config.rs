@@ -13,6 +13,9 @@ use handover::InstanceName;
 use service::Env;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+/// What the flags about operations stand under in the help.
+const OPERATIONS: &str = "Operations";
+
 /// The agent beside a source instance of Causeway.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "causeway-agent-source", version, about)]
@@ -21,7 +24,7 @@ pub struct Args {
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
     pub agent: AgentArgs,
 
-    /// PostgreSQL: the pg_dump that reads schemas; not older than the server
+    /// The pg_dump that reads schemas; not older than the server
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -31,7 +34,7 @@ pub struct Args {
     )]
     pub pg_dump: PathBuf,
 
-    /// PostgreSQL: what happens to DDL while an operation runs
+    /// What happens to DDL while an operation runs
     #[arg(
         long,
         value_name = "WHAT",
@@ -44,23 +47,23 @@ pub struct Args {
 
     /// Bytes of log that may be retained for one operation, unless the operation says otherwise; 20 % of the free disk is
     /// a cap beside it
-    #[arg(long, value_name = "BYTES", env = "CAUSEWAY_LOG_BUDGET_BYTES", default_value_t = 10 << 30)]
+    #[arg(long, value_name = "BYTES", env = "CAUSEWAY_LOG_BUDGET_BYTES", default_value_t = 10 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), help_heading = OPERATIONS)]
     pub log_budget_bytes: u64,
 
     /// Seconds without a word from the coordinator after which a fenced source asks the destination to abort
-    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_FENCE_TIMEOUT", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_FENCE_TIMEOUT", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = OPERATIONS)]
     pub fence_timeout: u64,
 
     /// Connections that carry the seed side by side
-    #[arg(long, value_name = "N", env = "CAUSEWAY_SEED_LANES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    #[arg(long, value_name = "N", env = "CAUSEWAY_SEED_LANES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16), help_heading = OPERATIONS)]
     pub seed_lanes: u32,
 
     /// Compress what is sent; worth it across a slow link only
-    #[arg(long, env = "CAUSEWAY_COMPRESS", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "CAUSEWAY_COMPRESS", value_parser = clap::builder::BoolishValueParser::new(), help_heading = OPERATIONS)]
     pub compress: bool,
 
     /// Bytes of seed a second at the most, over all connections; 0 for no limit
-    #[arg(long, value_name = "BYTES", env = "CAUSEWAY_SEED_BYTES_PER_SECOND", default_value_t = 0)]
+    #[arg(long, value_name = "BYTES", env = "CAUSEWAY_SEED_BYTES_PER_SECOND", default_value_t = 0, help_heading = OPERATIONS)]
     pub seed_bytes_per_second: u64,
 }
 

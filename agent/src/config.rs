@@ -12,6 +12,9 @@ use std::{path::PathBuf, time::Duration};
 /// Who gives commands unless the configuration says otherwise.
 pub const COORDINATOR_IDENTITY: &str = "spiffe://causeway/coordinator";
 
+/// What the flags about the instance stand under in the help.
+const INSTANCE: &str = "Instance";
+
 /// Flags of every agent. Flatten it into an agent's own arguments with `#[command(flatten)]`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AgentArgs {
@@ -20,28 +23,29 @@ pub struct AgentArgs {
     pub common: CommonArgs,
 
     /// Name under which the instance is registered with the coordinator
-    #[arg(long, value_name = "NAME", env = "CAUSEWAY_INSTANCE", value_parser = InstanceName::parse)]
+    #[arg(long, value_name = "NAME", env = "CAUSEWAY_INSTANCE", value_parser = InstanceName::parse, help_heading = INSTANCE)]
     pub instance: InstanceName,
 
     /// Engine of the instance
-    #[arg(long, value_name = "ENGINE", env = "CAUSEWAY_ENGINE", value_enum, default_value_t)]
+    #[arg(long, value_name = "ENGINE", env = "CAUSEWAY_ENGINE", value_enum, default_value_t, help_heading = INSTANCE)]
     pub engine: EngineArg,
 
-    /// SQLite: directory of the database files; required
-    #[arg(long, value_name = "DIR", env = "CAUSEWAY_DIR")]
+    /// Seconds without a sign of life after which the lock of a living agent is taken over
+    // A sign of life comes every second, and one may be late.
+    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_TAKEOVER_AFTER", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600), help_heading = INSTANCE)]
+    pub takeover_after: u64,
+
+    /// Certificate identity that may give commands; may be repeated
+    #[arg(long, value_name = "IDENTITY", env = "CAUSEWAY_COORDINATOR_IDENTITY", default_value = COORDINATOR_IDENTITY, value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = INSTANCE)]
+    pub coordinator_identity: Vec<String>,
+
+    /// Directory of the database files; required
+    #[arg(long, value_name = "DIR", env = "CAUSEWAY_DIR", help_heading = "SQLite")]
     pub dir: Option<PathBuf>,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
     pub postgres: PostgresArgs,
-
-    /// Certificate identity that may give commands; may be repeated
-    #[arg(long, value_name = "IDENTITY", env = "CAUSEWAY_COORDINATOR_IDENTITY", default_value = COORDINATOR_IDENTITY)]
-    pub coordinator_identity: Vec<String>,
-
-    /// Seconds without a sign of life after which the lock of a living agent is taken over
-    #[arg(long, value_name = "SECONDS", env = "CAUSEWAY_TAKEOVER_AFTER", default_value_t = 10)]
-    pub takeover_after: u64,
 }
 
 /// The engines an agent knows.
@@ -57,18 +61,25 @@ pub enum EngineArg {
 impl AgentArgs {
     /// The SQLite engine's settings, but for those that one half alone has.
     pub fn sqlite(&self) -> engines::Result<SqliteConfig> {
-        let dir = self.dir.as_ref().ok_or_else(|| missing("--dir DIR, the directory of the SQLite databases"))?;
+        let dir = self.dir.as_ref().ok_or_else(|| match self.postgres.postgres {
+            Some(_) => unusable("the engine is sqlite, and a PostgreSQL server is given", "add --engine postgres"),
+            None => unusable(
+                "the engine needs the directory of the SQLite databases",
+                "give --dir DIR, or --engine postgres and --postgres for a PostgreSQL server",
+            ),
+        })?;
         Ok(SqliteConfig { takeover_after: self.takeover_after(), ..SqliteConfig::new(dir) })
     }
 
     /// The PostgreSQL engine's settings, but for those that one half alone has.
     pub fn postgres(&self) -> engines::Result<Setup> {
-        let args = &self.postgres;
-        let dsn = args.postgres.as_ref();
-        let dsn = dsn.ok_or_else(|| missing("--postgres 'host=... user=...', or the same in CAUSEWAY_POSTGRES"))?;
+        let dsn = self.postgres.postgres.as_ref().ok_or_else(|| {
+            let remedy = "give --postgres 'host=... user=...', or the same in CAUSEWAY_POSTGRES";
+            unusable("the engine needs the connection string of the PostgreSQL server", remedy)
+        })?;
         Ok(Setup {
-            password: args.password().map_err(|error| unusable(error.to_string()))?,
-            ca: args.postgres_ca.clone(),
+            password: self.postgres.password()?,
+            ca: self.postgres.postgres_ca.clone(),
             takeover_after: self.takeover_after(),
             ..Setup::new(dsn.reveal())
         })
@@ -79,10 +90,10 @@ impl AgentArgs {
     }
 }
 
-fn missing(what: &str) -> engines::Error {
-    unusable(format!("the engine needs {what}"))
+/// Settings that do not fit.
+fn unusable(message: impl Into<String>, remedy: &str) -> engines::Error {
+    engines::Error::Unsupported { code: "CONFIGURATION", message: message.into(), remedy: remedy.to_owned() }
 }
 
-fn unusable(message: String) -> engines::Error {
-    engines::Error::Unsupported { code: "CONFIGURATION", message, remedy: "see --help".to_owned() }
-}
+#[cfg(test)]
+mod tests;

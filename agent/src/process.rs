@@ -46,11 +46,22 @@ async fn start<A: Parser>(common: impl Fn(&A) -> &AgentArgs, live: impl AsyncFnO
             Error::Configuration(_) => 2,
             Error::Engine(_) | Error::Serve(_) => 1,
         };
-        fail::<A>(&error, code);
+        let said = match &error {
+            // What the engine has against it comes with a code and a remedy.
+            Error::Configuration(cause) | Error::Engine(cause) => {
+                format!("{} ({}); {}", chain(&error), cause.code(), cause.remedy())
+            }
+            Error::Superseded(_) | Error::Serve(_) => chain(&error),
+        };
+        fail_with::<A>(&said, code);
     }
 }
 
 fn fail<A: Parser>(error: &(dyn std::error::Error + 'static), code: i32) -> ! {
-    eprintln!("{}: {}", A::command().get_name(), chain(error));
+    fail_with::<A>(&chain(error), code)
+}
+
+fn fail_with<A: Parser>(said: &str, code: i32) -> ! {
+    eprintln!("{}: {said}", A::command().get_name());
     std::process::exit(code)
 }

@@ -17,7 +17,13 @@ pub struct Args {
     pub common: CommonArgs,
 
     /// Where operations and instances are kept: redb:PATH, a file that is made if it does not exist
-    #[arg(long, value_name = "STORE", env = "CAUSEWAY_STORE", default_value = "redb:causeway.redb")]
+    #[arg(
+        long,
+        value_name = "STORE",
+        env = "CAUSEWAY_STORE",
+        default_value = "redb:causeway.redb",
+        help_heading = "Store"
+    )]
     pub store: String,
 
     #[command(flatten)]

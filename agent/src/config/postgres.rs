@@ -1,7 +1,7 @@
 //! How an agent reaches a PostgreSQL server: flags of both agents.
 
-use service::config::Error;
-use std::{fmt, path::PathBuf, str::FromStr};
+use super::unusable;
+use std::{env::VarError, fmt, path::PathBuf, str::FromStr};
 
 /// Flags about the PostgreSQL server of an instance.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -25,12 +25,23 @@ pub struct PostgresArgs {
 
 impl PostgresArgs {
     /// The password that is given beside the connection string, if any.
-    pub fn password(&self) -> Result<Option<String>, Error> {
+    pub(super) fn password(&self) -> engines::Result<Option<String>> {
         let Some(file) = &self.postgres_password_file else {
-            return Ok(std::env::var("PGPASSWORD").ok().filter(|password| !password.is_empty()));
+            return match std::env::var("PGPASSWORD") {
+                Ok(password) => Ok(Some(password).filter(|password| !password.is_empty())),
+                Err(VarError::NotPresent) => Ok(None),
+                Err(VarError::NotUnicode(_)) => Err(unusable("PGPASSWORD is not UTF-8", "give it in UTF-8")),
+            };
         };
-        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.clone(), source })?;
-        Ok(text.lines().next().map(str::to_owned))
+        let unusable = |why: &dyn fmt::Display| {
+            let remedy = "give a file that this process may read, with the password in its first line";
+            unusable(format!("--postgres-password-file {}: {why}", file.display()), remedy)
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| unusable(&error))?;
+        match text.lines().next() {
+            Some(password) if !password.is_empty() => Ok(Some(password.to_owned())),
+            _ => Err(unusable(&"its first line is empty")),
+        }
     }
 }
 

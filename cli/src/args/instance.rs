@@ -25,7 +25,7 @@ pub struct RegisterArgs {
     /// Its name: lower-case letters, digits, '-', '_'
     #[arg(value_parser = instance_name)]
     pub name: String,
-    /// Its database engine
+    /// Its database engine: sqlite or postgres
     #[arg(long, value_name = "ENGINE", default_value = "sqlite")]
     pub engine: String,
     /// Address of its source agent; without, nothing can be moved away from it

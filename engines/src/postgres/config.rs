@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio_postgres::config::SslMode;
 use tokio_rustls::rustls;
 
 /// What the source does about DDL while an operation runs.
@@ -89,13 +90,18 @@ impl PostgresConfig {
     pub fn new(setup: Setup) -> Result<Self> {
         let mut server: tokio_postgres::Config = setup.dsn.parse().map_err(|error: tokio_postgres::Error| {
             // The string may hold a password, so it is not repeated.
-            misconfigured(format!("the connection string cannot be read: {}", chain(&error)))
+            misconfigured(format!("the connection string cannot be read: {}", chain(&error)), AS_A_WHOLE)
         })?;
-        if server.get_hosts().is_empty() {
-            return Err(misconfigured("the connection string names no host".to_owned()));
+        match server.get_hosts().len() {
+            1 => {}
+            0 => return Err(misconfigured("the connection string names no host".to_owned(), AS_A_WHOLE)),
+            hosts => {
+                let message = format!("the connection string names {hosts} hosts, and an instance is one server");
+                return Err(misconfigured(message, "run agents beside each server, each under an instance of its own"));
+            }
         }
         if server.get_user().is_none() {
-            return Err(misconfigured("the connection string names no user".to_owned()));
+            return Err(misconfigured("the connection string names no user".to_owned(), AS_A_WHOLE));
         }
         if server.get_dbname().is_none() {
             server.dbname("postgres");
@@ -104,8 +110,14 @@ impl PostgresConfig {
             server.password(password);
         }
         let tls = match server.get_ssl_mode() {
-            tokio_postgres::config::SslMode::Disable => None,
-            _ => Some(Arc::new(client_tls(setup.ca.as_deref())?)),
+            SslMode::Require => Some(Arc::new(client_tls(setup.ca.as_deref())?)),
+            // Whoever can get between us and the server could otherwise choose that nothing is checked.
+            mode if setup.ca.is_some() => {
+                let message = format!("with sslmode={} --postgres-ca protects nothing", name(mode));
+                return Err(misconfigured(message, "give sslmode=require, or leave --postgres-ca out"));
+            }
+            SslMode::Disable => None,
+            _ => Some(Arc::new(client_tls(None)?)),
         };
         Ok(Self { inner: Arc::new(Inner { setup, server, tls }) })
     }
@@ -139,9 +151,20 @@ impl PostgresConfig {
     }
 }
 
-fn misconfigured(message: String) -> Error {
-    let remedy = "give --postgres 'host=... port=... user=... [password=...] [dbname=...] [sslmode=...]'".to_owned();
-    Error::Unsupported { code: "POSTGRES_CONFIG", message, remedy }
+/// The remedy for a connection string that is no good.
+const AS_A_WHOLE: &str = "give --postgres 'host=... user=... [port=...] [password=...] [dbname=...] \
+    [sslmode=disable|prefer|require]'; with require and --postgres-ca the server's certificate and name are checked";
+
+fn misconfigured(message: String, remedy: &str) -> Error {
+    Error::Unsupported { code: "POSTGRES_CONFIG", message, remedy: remedy.to_owned() }
+}
+
+fn name(mode: SslMode) -> &'static str {
+    match mode {
+        SslMode::Disable => "disable",
+        SslMode::Require => "require",
+        _ => "prefer",
+    }
 }
 
 fn client_tls(ca: Option<&Path>) -> Result<rustls::ClientConfig> {
@@ -154,7 +177,10 @@ fn client_tls(ca: Option<&Path>) -> Result<rustls::ClientConfig> {
         let verifier = Arc::new(Unverified(provider));
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     };
-    let unreadable = |error: &dyn std::fmt::Display| misconfigured(format!("read {}: {error}", path.display()));
+    let unreadable = |error: &dyn fmt::Display| {
+        let message = format!("read certificates of authorities from {}: {error}", path.display());
+        misconfigured(message, "give a PEM file with the certificate of the authority by --postgres-ca")
+    };
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
         let certificate = certificate.map_err(|error| unreadable(&error))?;
@@ -228,6 +254,38 @@ mod tests {
         assert_eq!(code("host=127.0.0.1"), Some("POSTGRES_CONFIG"));
         assert_eq!(code("postgres://u@127.0.0.1:5/db"), None);
         assert_eq!(code("what is this"), Some("POSTGRES_CONFIG"));
+        assert_eq!(code("host=a,b user=u"), Some("POSTGRES_CONFIG"), "an instance is one server");
+        assert_eq!(code("host=a user=u sslmode=verify-full"), Some("POSTGRES_CONFIG"));
+    }
+
+    #[test]
+    fn authorities_protect_only_what_is_encrypted_for_certain() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("write a file");
+            path
+        };
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+        let good = file("good.pem", &made.cert.pem());
+        let refused = |mode: &str, ca: &Path| {
+            let setup = Setup { ca: Some(ca.to_owned()), ..Setup::new(format!("host=h user=u{mode}")) };
+            PostgresConfig::new(setup).err().map(|error| (error.to_string(), error.remedy()))
+        };
+        assert_eq!(refused(" sslmode=require", &good), None);
+        for mode in ["", " sslmode=prefer", " sslmode=disable"] {
+            let (_, remedy) = refused(mode, &good).expect("a way around the check");
+            assert!(remedy.contains("sslmode=require"), "{remedy}");
+        }
+        let rotten = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (ca, part) in [
+            (file("empty.pem", ""), "no certificate"),
+            (file("rotten.pem", rotten), "rotten.pem"),
+            (dir.path().join("nowhere.pem"), "nowhere.pem"),
+        ] {
+            let (message, remedy) = refused(" sslmode=require", &ca).expect(part);
+            assert!(message.contains(part) && remedy.contains("--postgres-ca"), "{message}: {remedy}");
+        }
     }
 
     #[test]

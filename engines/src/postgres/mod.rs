@@ -10,10 +10,11 @@ mod dest;
 mod log;
 mod payload;
 mod position;
+mod refused;
 mod rows;
 mod source;
-mod states;
 mod sql;
+mod states;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -2,7 +2,7 @@
 
 use super::{
     config::{PostgresConfig, chain},
-    states,
+    refused, states,
 };
 use crate::{Error, Result};
 use std::{ops::Deref, time::Duration};
@@ -28,22 +28,40 @@ pub(crate) struct Sql {
 impl Sql {
     /// Connects to a database. `purpose` becomes part of `application_name`, which starts with `causeway`.
     pub(crate) async fn connect(config: &PostgresConfig, database: &str, purpose: &str) -> Result<Self> {
+        let dialled = Self::dial(config, database, purpose).await;
+        Self::prepared(dialled.map_err(|error| failed(connecting(database), &error))?).await
+    }
+
+    /// The same for the first session of an agent: what no waiting mends is told by a code of its own. Later, when there is
+    /// something to lose, an agent waits for a person to mend it.
+    pub(crate) async fn connect_first(config: &PostgresConfig, database: &str, purpose: &str) -> Result<Self> {
+        let dialled = Self::dial(config, database, purpose).await.map_err(|error| {
+            refused::for_good(database, &error).unwrap_or_else(|| failed(connecting(database), &error))
+        });
+        Self::prepared(dialled?).await
+    }
+
+    async fn dial(
+        config: &PostgresConfig,
+        database: &str,
+        purpose: &str,
+    ) -> std::result::Result<Self, tokio_postgres::Error> {
         let mut server = config.server().clone();
         server.dbname(database).application_name(application_name(purpose)).connect_timeout(CONNECT_TIME_MAX);
-        let what = || format!("connect to database {database:?}");
         // A notice is for the server's log; what matters comes as an error.
-        let (client, connection) = match config.tls() {
+        Ok(match config.tls() {
             Some(tls) => {
-                let tls = MakeRustlsConnect::new((**tls).clone());
-                let (client, connection) = server.connect(tls).await.map_err(|error| failed(what(), &error))?;
-                (client, tokio::spawn(async move { drop(connection.await) }))
+                let (client, connection) = server.connect(MakeRustlsConnect::new((**tls).clone())).await?;
+                Self { client, connection: tokio::spawn(async move { drop(connection.await) }) }
             }
             None => {
-                let (client, connection) = server.connect(NoTls).await.map_err(|error| failed(what(), &error))?;
-                (client, tokio::spawn(async move { drop(connection.await) }))
+                let (client, connection) = server.connect(NoTls).await?;
+                Self { client, connection: tokio::spawn(async move { drop(connection.await) }) }
             }
-        };
-        let sql = Self { client, connection };
+        })
+    }
+
+    async fn prepared(sql: Self) -> Result<Self> {
         sql.run("prepare a session", SESSION).await?;
         Ok(sql)
     }
@@ -71,6 +89,10 @@ impl Drop for Sql {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+fn connecting(database: &str) -> String {
+    format!("connect to database {database:?}")
 }
 
 /// The name under which a session of ours shows in `pg_stat_activity`.

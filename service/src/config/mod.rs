@@ -14,8 +14,8 @@ pub use args::{CommonArgs, LogArgs, TlsArgs};
 /// Why a configuration is no good.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of the configuration cannot be read.
-    #[error("read {file:?}: {source}; check --config, CAUSEWAY_CONFIG and the like, and the file's permissions")]
+    /// The file cannot be read.
+    #[error("read the configuration file {file:?}: {source}; check --config, CAUSEWAY_CONFIG and its permissions")]
     Read {
         /// Where.
         file: PathBuf,

@@ -1,7 +1,10 @@
 //! Taking the lock of a half, keeping it, and ending the sessions of the one who had it before.
 
 use super::{
-    super::sql::{APPLICATION, Sql, failed},
+    super::{
+        refused,
+        sql::{APPLICATION, Sql, failed},
+    },
     Store, ensure_tables,
 };
 use crate::{Error, Result};
@@ -66,8 +69,8 @@ async fn attempt(
         Some(sql) => sql,
         None => {
             // Not by the name of the half: who takes over ends the sessions that have it.
-            let sql = Sql::connect(&store.config, store.config.maintenance(), "waiting").await?;
-            ensure_tables(&sql).await?;
+            let sql = Sql::connect_first(&store.config, store.config.maintenance(), "waiting").await?;
+            ensure_tables(&sql).await.map_err(refused::without_rights)?;
             sql
         }
     };

@@ -1,6 +1,9 @@
 //! Locks, epochs and records against a real server.
 
-use super::{super::testing::Cluster, *};
+use super::{
+    super::{config::Setup, testing::Cluster},
+    *,
+};
 use serde::Deserialize;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -113,4 +116,29 @@ async fn a_newer_store_is_left_alone() {
     cluster.run("postgres", "UPDATE causeway.version SET version = 2").await;
     let refused = store(&cluster).take_over().await.expect_err("an unknown version");
     assert_eq!(refused.code(), "STORE_VERSION");
+}
+
+/// A supervisor has to be told at once what no waiting mends; everything else is waited for.
+#[tokio::test]
+async fn a_server_that_will_not_have_the_agent_is_told_by_code() {
+    let cluster = Cluster::start("");
+    let rules = "local all all trust\nhost all locked all scram-sha-256\nhost all all all trust\n";
+    std::fs::write(cluster.dir().join("data/pg_hba.conf"), rules).expect("write the rules");
+    cluster.run("postgres", "CREATE ROLE plain LOGIN; CREATE ROLE locked LOGIN; SELECT pg_reload_conf()").await;
+    let told = async |more: &str| {
+        let dsn = format!("host=127.0.0.1 port={} {more}", cluster.port());
+        let config = PostgresConfig::new(Setup::new(dsn)).expect("it can be read");
+        let taken = tokio::time::timeout(Duration::from_secs(20), Store::new(config, Half::Dest).take_over()).await;
+        let error = taken.expect("it does not wait").expect_err(more);
+        println!("{more}: {error}; {}", error.remedy());
+        assert!(!error.remedy().contains("by themselves"), "{}", error.remedy());
+        error.code()
+    };
+    assert_eq!(told("user=nobody").await, "POSTGRES_LOGIN");
+    assert_eq!(told("user=locked").await, "POSTGRES_LOGIN");
+    assert_eq!(told("user=locked password=wrong").await, "POSTGRES_LOGIN");
+    assert_eq!(told("user=postgres dbname=absent").await, "POSTGRES_CONFIG");
+    assert_eq!(told("user=postgres sslmode=require").await, "POSTGRES_TLS");
+    assert_eq!(told("user=plain").await, "RIGHTS");
+    assert_eq!(told("user=postgres options='-c default_transaction_read_only=on'").await, "STANDBY");
 }

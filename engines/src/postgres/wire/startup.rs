@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    postgres::{config::PostgresConfig, sql::application_name},
+    postgres::{config::PostgresConfig, refused, sql::application_name},
 };
 use bytes::{Buf as _, BytesMut};
 use postgres_protocol::{
@@ -83,11 +83,7 @@ async fn encrypt(config: &PostgresConfig, host: &str, mut stream: TcpStream) -> 
         (b'S', _) => {}
         (_, SslMode::Prefer) => return Ok(Stream::Tcp(stream)),
         _ => {
-            return Err(Error::Unsupported {
-                code: "POSTGRES_TLS",
-                message: "the server does not speak TLS, and sslmode=require asks for it".to_owned(),
-                remedy: "switch ssl on in postgresql.conf, or give sslmode=disable on a trusted path".to_owned(),
-            });
+            return Err(refused::no_tls());
         }
     }
     let name = ServerName::try_from(host.to_owned())
@@ -137,7 +133,9 @@ async fn authenticate(config: &PostgresConfig, channel: &mut Channel, user: &str
             }
             10 => scram(config, channel, &body).await?,
             _ => {
-                return Err(refused("the server asks for an authentication that is not supported (GSSAPI, SSPI, ...)"));
+                return Err(refused::no_login(
+                    "the server asks for an authentication that is not supported (GSSAPI, SSPI, ...)",
+                ));
             }
         }
     }
@@ -148,14 +146,14 @@ async fn scram(config: &PostgresConfig, channel: &mut Channel, mechanisms: &[u8]
     let wanted = config.server().get_channel_binding();
     let binding = channel.certificate_hash().filter(|_| wanted != Binding::Disable);
     if wanted == Binding::Require && !(binding.is_some() && offers(SCRAM_SHA_256_PLUS)) {
-        return Err(refused("channel_binding=require, and the server or its certificate does not allow it"));
+        return Err(refused::no_login("channel_binding=require, and the server or its certificate does not allow it"));
     }
     let (mechanism, binding) = match binding {
         Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash)),
         // The server would notice that somebody struck its offer out.
         Some(_) if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
         None if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unsupported()),
-        _ => return Err(refused("the server offers no SASL mechanism but ones that are not supported")),
+        _ => return Err(refused::no_login("the server offers no SASL mechanism but ones that are not supported")),
     };
     let failed = |error| Error::io("log in by SCRAM", error);
     let mut scram = ScramSha256::new(password(config)?, binding);
@@ -204,13 +202,8 @@ async fn greeting(mut channel: Channel) -> Result<Session> {
 }
 
 fn password(config: &PostgresConfig) -> Result<&[u8]> {
-    config.server().get_password().ok_or_else(|| refused("the server asks for a password and none is configured"))
-}
-
-fn refused(message: &str) -> Error {
-    Error::Unsupported {
-        code: "POSTGRES_LOGIN",
-        message: message.to_owned(),
-        remedy: "check --postgres and the server's pg_hba.conf".to_owned(),
-    }
+    config
+        .server()
+        .get_password()
+        .ok_or_else(|| refused::no_login("the server asks for a password and none is configured"))
 }

@@ -1,7 +1,7 @@
 //! The connection against a real server.
 
 use super::{CopyChunk, Wire};
-use crate::postgres::{PostgresConfig, Setup, testing::Cluster};
+use crate::postgres::{PostgresConfig, Setup, sql::Sql, testing::Cluster};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use std::fs;
 
@@ -142,7 +142,8 @@ async fn every_way_to_log_in_works_with_tls_and_without() {
     };
     for (user, password) in [("scram", "sesame ä"), ("md5", "sesame"), ("clear", "sesame")] {
         for (mode, encrypted) in [("disable", "f"), ("prefer", "t"), ("require", "t")] {
-            let mut wire = connect(dsn("127.0.0.1", user, password, mode), Some(&ca)).await.expect("it logs in");
+            let ca = (mode == "require").then_some(&*ca);
+            let mut wire = connect(dsn("127.0.0.1", user, password, mode), ca).await.expect("it logs in");
             let ssl = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
             assert_eq!(wire.query("ask", ssl).await.expect("a row")[0][0].as_deref(), Some(encrypted), "{user} {mode}");
         }
@@ -155,5 +156,9 @@ async fn every_way_to_log_in_works_with_tls_and_without() {
     // Another certificate than the one we trust.
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     fs::write(&ca, other.cert.pem()).expect("written");
-    assert!(connect(dsn("localhost", "scram", "sesame ä", "require"), Some(&ca)).await.is_err());
+    let stranger = dsn("localhost", "scram", "sesame ä", "require");
+    assert!(connect(stranger.clone(), Some(&ca)).await.is_err());
+    let config = PostgresConfig::new(Setup { ca: Some(ca), ..Setup::new(stranger) }).expect("good settings");
+    let told = Sql::connect_first(&config, "postgres", "login test").await.err().expect("refused");
+    assert_eq!(told.code(), "POSTGRES_TLS", "{told}");
 }

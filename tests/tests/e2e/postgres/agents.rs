@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// Runs an agent that should end by itself; its exit code and its last words.
 fn ends(program: &str, args: &[&str], secrets: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(binaries::path(program));
-    command.args(["--insecure", "--instance=west"]).args(args).envs(secrets.iter().copied());
+    command.args(["--insecure", "--instance=west"]).args(args);
     command.env_remove("PGPASSWORD").envs(secrets.iter().copied());
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start an agent");
     let output = child.wait_with_output().expect("wait for the agent");
@@ -44,6 +44,7 @@ fn a_wrong_password_is_told_without_the_password() {
         let (code, said) = ends(program, &["--engine=postgres", &dsn], &[("PGPASSWORD", "hunter2")]);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("28P01") && !said.contains("hunter2"), "{said}");
+        assert!(said.contains("POSTGRES_LOGIN") && said.contains("--postgres-password-file"), "{said}");
     }
 }
 
