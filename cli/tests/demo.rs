@@ -81,8 +81,17 @@ fn assert_nothing_left(dir: &Path) {
 
 #[test]
 fn a_move_is_proven_and_leaves_nothing() {
+    proves_a_move("sqlite");
+}
+
+#[test]
+fn a_move_of_postgres_is_proven_and_leaves_nothing() {
+    proves_a_move("postgres");
+}
+
+fn proves_a_move(engine: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let (exit, stdout, stderr) = ended(demo(dir.path(), 1, &[]));
+    let (exit, stdout, stderr) = ended(demo(dir.path(), 1, &["--engine", engine]));
     assert_eq!(exit, 0, "{stdout}{stderr}");
     for line in ["lost                              0", "invented                          0", "dropped", "✓ Proven"]
     {

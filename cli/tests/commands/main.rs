@@ -143,7 +143,7 @@ async fn nobody_there_and_bad_flags() {
     secure.exits(2).complains(&["--ca, --cert and --key"]);
     run("127.0.0.1:1", "move start").await.exits(2).complains(&["--source"]);
     run("127.0.0.1:1", "version").await.exits(0);
-    run("127.0.0.1:1", "demo --engine postgres").await.exits(4).complains(&["not built yet", "--engine sqlite"]);
+    run("127.0.0.1:1", "demo --engine oracle").await.exits(2).complains(&["sqlite", "postgres"]);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The server hears from us at least so often; its own limit (`wal_sender_timeout`) is 60 s.
+/// The server hears from us at least so often, and four times within its own limit (`wal_sender_timeout`, mostly 60 s).
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How often the server is asked where it stands while somebody waits for that.
 const ASK_EVERY: Duration = Duration::from_millis(5);
@@ -86,10 +86,12 @@ async fn session(shared: &Shared, stream: &Stream) -> Result<()> {
     };
     let mut wire = Wire::connect(&stream.config, &stream.database, "source log", true).await?;
     claim(&mut wire, stream, from).await?;
+    let status_every = status_every(&mut wire).await?;
     let channel = wire.into_channel();
     let mut reader = Reader {
         channel,
         shared,
+        status_every,
         status_due: Instant::now(),
         backlogged: false,
         idle_rounds: 0,
@@ -132,9 +134,21 @@ async fn claim(wire: &mut Wire, stream: &Stream, from: Point) -> Result<()> {
     }
 }
 
+/// How often this server has to hear from us, while it waits for room to send as well.
+async fn status_every(wire: &mut Wire) -> Result<Duration> {
+    let query = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+    let rows = wire.query(WHAT, query).await?;
+    let millis = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
+    Ok(match millis {
+        0 => STATUS_EVERY,
+        millis => STATUS_EVERY.min(Duration::from_millis(millis) / 4),
+    })
+}
+
 struct Reader<'a> {
     channel: Channel,
     shared: &'a Shared,
+    status_every: Duration,
     status_due: Instant,
     backlogged: bool,
     /// How often in a row little came although we waited.
@@ -289,7 +303,7 @@ impl Reader<'_> {
         }
         out.put_i64(0);
         out.put_u8(u8::from(reply));
-        self.status_due = Instant::now() + STATUS_EVERY;
+        self.status_due = Instant::now() + self.status_every;
         self.channel.send(WHAT).await
     }
 
