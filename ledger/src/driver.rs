@@ -107,6 +107,11 @@ pub trait Driver: Sync {
     /// The name of a place, as the history shows it.
     fn name(&self, place: usize) -> String;
 
+    /// The pause between two attempts to connect, of all writers together: an attempt may cost the server a process.
+    fn retry_pause(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Connects to a database that exists, as an application does; never creates one.
     fn connect(&self, place: usize) -> Result<Box<dyn Session>, Error>;
 }

@@ -1,9 +1,6 @@
 //! One writer: transaction after transaction, and what an application does when its database is fenced or moves.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     driver::{Chore, Error, Session, Work},
@@ -14,7 +11,7 @@ use crate::{
     write::Run,
 };
 
-/// How often a writer without a database looks for it.
+/// How often a writer without a database looks for it, at most.
 const RETRY: Duration = Duration::from_millis(1);
 /// It looks at the old place every so many tries only: there, each look takes the locks of a database being dropped.
 const OLD_PLACE_EVERY: u32 = 10;
@@ -225,7 +222,10 @@ impl<'a> Writer<'a> {
                     }
                 }
             }
-            thread::sleep(RETRY);
+            // Not all at once: what they share the pause for is that the server has time for others.
+            let pause = driver.retry_pause() * self.run.options.writers;
+            let jitter = pause.mul_f64(self.random.below(1000) as f64 / 1000.0);
+            self.run.sleep_until(Instant::now() + RETRY.max(pause / 2 + jitter));
         }
         Ok(Next::End)
     }

@@ -69,11 +69,15 @@ pub(crate) enum PartKind {
     /// The bytes of a [`Schema`] as JSON, cut anywhere.
     Schema,
     /// Rows of heap pages `first..end` (no end: all from `first`) in COPY format, whole rows in each chunk, without the
-    /// header and trailer of the binary format.
+    /// header and trailer of the binary format. A last chunk that moves the offset by [`EMPTIED`] more than its bytes says
+    /// that a TRUNCATE has emptied the table since the snapshot.
     Rows { table: u32, first: u32, end: Option<u32> },
     /// Large objects: records as [`large_objects`] writes them, whole ones in each chunk.
     LargeObjects,
 }
+
+/// See [`PartKind::Rows`].
+pub(crate) const EMPTIED: u64 = 1;
 
 /// A table whose rows are seeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

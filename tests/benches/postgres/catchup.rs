@@ -27,10 +27,10 @@ pub fn measure(args: &Args) -> Vec<Row> {
     let cluster = super::cluster(args);
     let west = "catchup";
     data::catchup(&Side::west(&cluster), west);
-    // The peer has a database of its own beside ours, at the same side.
+    // The peer has a database of its own beside ours, at the same side. It comes first: an operation refuses publications.
+    native(&cluster, west);
     let op = cluster.start_copy(west);
     op.until_ready();
-    native(&cluster, west);
     let rows = WORKLOADS.iter().map(|workload| row(args, &cluster, &op, workload)).collect();
     op.cancel();
     op.until_ended();

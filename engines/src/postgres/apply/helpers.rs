@@ -3,7 +3,10 @@
 
 use crate::{
     Result,
-    postgres::sql::{Sql, failed, ident, qualified},
+    postgres::{
+        payload,
+        sql::{Sql, failed, ident, literal, qualified},
+    },
 };
 use std::collections::HashMap;
 
@@ -22,7 +25,7 @@ const KEYLESS: &str = "\
 /// Makes what is missing. To be called when the rows of the seed are there and primary keys are built; may be repeated.
 pub(crate) async fn create(sql: &Sql) -> Result<()> {
     const WHAT: &str = "make the helpers of the replica";
-    sql.run(WHAT, CHECKPOINTS).await?;
+    sql.run(WHAT, &format!("{CHECKPOINTS}; {EMPTIED}")).await?;
     let mut hashable = HashMap::new();
     for row in sql.query(KEYLESS, &[]).await.map_err(|error| failed(WHAT, &error))? {
         let (oid, schema, name): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -62,7 +65,22 @@ pub(crate) async fn drop(sql: &Sql) -> Result<()> {
         let (schema, name): (String, String) = (row.get(0), row.get(1));
         sql.run(WHAT, &format!("DROP INDEX IF EXISTS {}", qualified(&schema, &name))).await?;
     }
-    sql.run(WHAT, "DROP TABLE IF EXISTS causeway.row_hash, causeway.checkpoint").await
+    sql.run(WHAT, "DROP TABLE IF EXISTS causeway.row_hash, causeway.checkpoint, causeway.emptied").await
+}
+
+/// Tables that a TRUNCATE emptied at the source before their rows were sent. Until the log tells of that TRUNCATE it changes rows
+/// which are not here, and which nobody will miss.
+pub(crate) const EMPTIED: &str = "CREATE TABLE IF NOT EXISTS causeway.emptied (relation oid PRIMARY KEY)";
+
+/// Notes such a table.
+pub(crate) fn note_emptied(table: &payload::Table) -> String {
+    let name = literal(&qualified(&table.schema, &table.name));
+    format!("INSERT INTO causeway.emptied VALUES ({name}::regclass) ON CONFLICT DO NOTHING")
+}
+
+/// Forgets one, when the log has come to the TRUNCATE.
+pub(super) fn forget_emptied(table: &str) -> String {
+    format!("DELETE FROM causeway.emptied WHERE relation = {}::regclass", literal(table))
 }
 
 /// One row for each worker: everything of its share up to the point is applied. Rows are updated in place all the time.

@@ -95,7 +95,7 @@ impl Applier {
         // Not even `IF NOT EXISTS` where they exist: after a marker the user's event triggers may fire for it.
         let missing = wire.query(WHAT, "SELECT 1 WHERE to_regclass('causeway.checkpoint') IS NULL").await?;
         if !missing.is_empty() {
-            wire.query(WHAT, helpers::CHECKPOINTS).await?;
+            wire.query(WHAT, &format!("{}; {}", helpers::CHECKPOINTS, helpers::EMPTIED)).await?;
         }
         let start = if start.in_extras() { Point::at(start.lsn) } else { start };
         let checkpoints = take_over(&mut wire, epoch, start, config.apply_connections()).await?;

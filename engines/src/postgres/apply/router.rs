@@ -13,13 +13,12 @@ use crate::{
         SCHEMA,
         log::pgoutput::{self, Change, Message, Relation},
         position::Point,
-        sql::qualified,
         wire::Wire,
     },
 };
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// What callers want.
@@ -222,10 +221,12 @@ impl Router {
         restart_identity: bool,
     ) -> Result<()> {
         let mut names = Vec::new();
+        let mut emptied = Vec::new();
         for id in relations {
             if let Some(table) = self.table(u32::from_be_bytes(*id))? {
-                let Table { schema, name, .. } = &*self.tables[table as usize];
-                names.push(format!("ONLY {}", qualified(schema, name)));
+                let table = &self.tables[table as usize];
+                names.push(format!("ONLY {}", table.quoted()));
+                emptied.extend(table.may_lack_rows().then(|| table.clone()));
             }
         }
         if names.is_empty() {
@@ -234,7 +235,9 @@ impl Router {
         let restart = if restart_identity { " RESTART IDENTITY" } else { "" };
         let cascade = if cascade { " CASCADE" } else { "" };
         let sql = format!("TRUNCATE {}{restart}{cascade}", names.join(", "));
-        self.barrier(reading, point, Barrier::Truncate(sql)).await
+        self.barrier(reading, point, Barrier::Truncate { sql, emptied: emptied.clone() }).await?;
+        emptied.iter().for_each(|table| table.emptied.store(false, Ordering::Relaxed));
+        Ok(())
     }
 
     /// Applies something alone, unless it was before the last crash.

@@ -9,6 +9,8 @@ use crate::{
     },
 };
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 const WHAT: &str = "look a table up";
 
 /// A table, as one description of the source and the destination's catalog have it.
@@ -29,6 +31,8 @@ pub(super) struct Table {
     /// The array type of its rows, for columns of which there are no arrays.
     pub(super) row_array: u32,
     pub(super) row_type: u32,
+    /// A TRUNCATE emptied it before its rows were sent, and the log has not come to it yet: rows may be missing.
+    pub(super) emptied: AtomicBool,
     /// All its columns, and which of the log's each is (generated ones are none).
     pub(super) layout: Vec<(u32, Option<usize>)>,
 }
@@ -63,12 +67,13 @@ impl Table {
         let missing =
             |what: &str| Error::Corrupt(format!("the log changes {}.{}, {what}", relation.schema, relation.name));
         let query = format!(
-            "SELECT c.oid, c.reltype, r.typarray FROM pg_class c JOIN pg_type r ON r.oid = c.reltype \
+            "SELECT c.oid, c.reltype, r.typarray, EXISTS (SELECT FROM causeway.emptied WHERE relation = c.oid) FROM pg_class c JOIN pg_type r ON r.oid = c.reltype \
              WHERE c.oid = to_regclass({place})"
         );
         let rows = wire.query(WHAT, &query).await?;
         let found = rows.first().ok_or_else(|| missing("which the destination does not have"))?;
         let (oid, row_type, row_array) = (number(found, 0)?, number(found, 1)?, number(found, 2)?);
+        let emptied = AtomicBool::new(text(found, 3) == "t");
         let attributes = wire.query(WHAT, &COLUMNS.replace("$1", &oid.to_string())).await?;
         let mut columns = Vec::with_capacity(relation.columns.len());
         for wanted in &relation.columns {
@@ -111,6 +116,7 @@ impl Table {
             key,
             row_array,
             row_type,
+            emptied,
             layout,
         })
     }
@@ -118,6 +124,11 @@ impl Table {
     /// Its quoted name.
     pub(super) fn quoted(&self) -> String {
         qualified(&self.schema, &self.name)
+    }
+
+    /// Whether rows that the log changes may be missing.
+    pub(super) fn may_lack_rows(&self) -> bool {
+        self.emptied.load(Ordering::Relaxed)
     }
 
     /// The columns that find a row, if it has a key.

@@ -1,7 +1,7 @@
 //! One of the connections that apply: takes changes of its share of the keys, in order, and brings what they come to.
 
 use super::{
-    Shared,
+    Shared, helpers,
     net::{self, Act, Images, Item, Net},
     script::{Expected, Script},
     session::{Outcome, Session},
@@ -56,8 +56,8 @@ pub(super) struct Changes {
 
 /// What is applied alone.
 pub(super) enum Barrier {
-    /// A statement that empties tables.
-    Truncate(String),
+    /// A statement that empties tables, and those of them whose rows were gone before.
+    Truncate { sql: String, emptied: Vec<Arc<Table>> },
     /// An update that moves a row to another key and leaves some of its values unchanged.
     Move { payload: Arc<Payload>, table: Arc<Table>, at: u32 },
 }
@@ -254,7 +254,13 @@ impl Worker {
         let mut script = Script::default();
         self.session.begin(&mut script, None, to, workers);
         match barrier {
-            Barrier::Truncate(sql) => script.run(&mut self.session.prepared, &sql, &[], Expected::Done),
+            Barrier::Truncate { sql, emptied } => {
+                script.run(&mut self.session.prepared, &sql, &[], Expected::Done);
+                for table in &emptied {
+                    let forget = helpers::forget_emptied(&table.quoted());
+                    script.run(&mut self.session.prepared, &forget, &[], Expected::Done);
+                }
+            }
             Barrier::Move { payload, table, at } => {
                 let mut images = Images::default();
                 images.read(&table, &payload.bytes, at, Change::Update, 0)?;

@@ -46,6 +46,54 @@ macro_rules! comment {
     };
 }
 
+/// The catalogs that the queries and the functions in them read. Of the large ones the rows of users' objects: those of the
+/// server's own never change.
+pub(super) const READ: &[(&str, &str)] = &[
+    ("pg_aggregate", ""),
+    ("pg_am", ""),
+    ("pg_attrdef", ""),
+    ("pg_attribute", " WHERE attrelid >= 16384"),
+    ("pg_cast", " WHERE oid >= 16384"),
+    ("pg_class", " WHERE oid >= 16384"),
+    ("pg_collation", " WHERE oid >= 16384"),
+    ("pg_constraint", ""),
+    ("pg_conversion", " WHERE oid >= 16384"),
+    ("pg_default_acl", ""),
+    ("pg_depend", " WHERE objid >= 16384"),
+    ("pg_description", " WHERE objoid >= 16384 OR classoid = 'pg_namespace'::regclass"),
+    ("pg_enum", ""),
+    ("pg_event_trigger", ""),
+    ("pg_extension", ""),
+    ("pg_foreign_data_wrapper", ""),
+    ("pg_foreign_server", ""),
+    ("pg_foreign_table", ""),
+    ("pg_index", " WHERE indrelid >= 16384"),
+    ("pg_inherits", ""),
+    ("pg_language", ""),
+    ("pg_namespace", ""),
+    ("pg_opclass", " WHERE oid >= 16384"),
+    ("pg_operator", " WHERE oid >= 16384"),
+    ("pg_opfamily", " WHERE oid >= 16384"),
+    ("pg_partitioned_table", ""),
+    ("pg_policy", ""),
+    ("pg_proc", " WHERE oid >= 16384"),
+    ("pg_publication", ""),
+    ("pg_publication_rel", ""),
+    ("pg_range", ""),
+    ("pg_rewrite", " WHERE oid >= 16384"),
+    ("pg_seclabel", ""),
+    ("pg_sequence", ""),
+    ("pg_statistic_ext", ""),
+    ("pg_transform", ""),
+    ("pg_trigger", ""),
+    ("pg_ts_config", " WHERE oid >= 16384"),
+    ("pg_ts_config_map", " WHERE mapcfg >= 16384"),
+    ("pg_ts_dict", " WHERE oid >= 16384"),
+    ("pg_ts_parser", " WHERE oid >= 16384"),
+    ("pg_ts_template", " WHERE oid >= 16384"),
+    ("pg_type", " WHERE oid >= 16384"),
+];
+
 pub(super) const ALL: &[(&str, &str)] = &[
     (
         "schema",

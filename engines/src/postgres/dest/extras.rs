@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{Error, Result};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 /// So many differences are named.
 const DIFFERENCES_MAX: usize = 5;
@@ -116,7 +116,9 @@ impl Live {
         let same_major = self.planned.header.server_version / 10_000 == version.unsigned_abs() / 10_000;
         let comparable = |line: &String| same_major || !line.starts_with(catalog::DEPARSED);
         let theirs: BTreeSet<String> = rows.iter().map(|row| row.get(0)).filter(comparable).collect();
-        let ours: BTreeSet<String> = catalog::lines(sql).await?.into_iter().filter(comparable).collect();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ours = catalog::lines_as_known(sql, known.as_deref()).await?;
+        let ours: BTreeSet<String> = ours.into_iter().filter(comparable).collect();
         match differences(&theirs, &ours) {
             None => Ok(()),
             Some(differences) => Err(Error::Corrupt(format!("source and destination differ: {differences}"))),

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        catalog,
         payload::{PartKind, Schema},
         position::Point,
         sql::Sql,
@@ -52,6 +53,8 @@ pub(super) struct Live {
     pub(super) building: AsyncMutex<()>,
     /// Set when a long call has to end soon.
     pub(super) interrupted: watch::Sender<bool>,
+    /// The definitions here as they were when a fence was announced.
+    pub(super) known: Mutex<Option<Arc<catalog::Known>>>,
     schema: Mutex<Option<Arc<Schema>>>,
     progress: Mutex<Progress>,
 }
@@ -93,6 +96,7 @@ impl Live {
             ready: watch::Sender::new(schema_done),
             building: AsyncMutex::default(),
             interrupted: watch::Sender::new(false),
+            known: Mutex::default(),
             schema: Mutex::default(),
             progress: Mutex::new(Progress { committed: parts.clone(), durable: parts, seeded }),
             database,

@@ -4,7 +4,8 @@ use super::{super::payload::PartKind, live::Live, records, schema};
 use crate::{
     Error, Result,
     postgres::{
-        payload::Table,
+        apply::helpers,
+        payload::{EMPTIED, Table},
         sql::{ident, literal, qualified},
         states,
         wire::Wire,
@@ -143,6 +144,15 @@ impl Live {
         }
         let wire = loading.copying.take();
         loading.at = 0;
+        if last && next == offset + payload.len() as u64 + EMPTIED {
+            // What came of it so far was of no use: its session rolls back when it is closed.
+            drop(wire);
+            let mut wire = self.loader().await?;
+            let begin = format!("BEGIN; SET LOCAL synchronous_commit = off; {}", helpers::note_emptied(table));
+            self.end_part(&mut wire, part, next, &begin).await?;
+            self.loads.give_back(wire);
+            return Ok(());
+        }
         if last && wire.is_none() && payload.is_empty() {
             // Most tables of most databases are small or empty: no COPY for nothing.
             let mut wire = self.loader().await?;

@@ -1,8 +1,18 @@
 //! The end of an attempt's log. Clients wait meanwhile, so each step tells what it costs.
 
-use super::{super::position::Point, live::Live};
+use super::{
+    super::{
+        catalog,
+        position::Point,
+        sql::{Sql, failed},
+    },
+    live::Live,
+};
 use crate::{Error, Result};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 impl Live {
     /// Makes the replica what the source is at `position`, durably.
@@ -15,6 +25,7 @@ impl Live {
         steps.done("apply");
         let sql = self.sessions.take().await?;
         self.end_behind(&sql).await?;
+        all_rows_came(&sql).await?;
         // Once armed, nothing has changed since the replica was prepared here: log would have disarmed it.
         if !self.log.armed() {
             self.unlink_others(position, &sql).await?;
@@ -44,8 +55,38 @@ impl Live {
     pub(super) async fn settle(self: &Arc<Self>) -> Result<()> {
         if self.seeded() {
             self.refresh_behind();
+            self.look_ahead();
         }
         Ok(())
+    }
+
+    /// Reads the definitions here, behind the caller's back.
+    fn look_ahead(self: &Arc<Self>) {
+        let live = self.clone();
+        tokio::spawn(async move {
+            let looked = async {
+                let sql = live.sessions.take().await?;
+                let known = catalog::look_ahead(&sql).await?;
+                live.sessions.give_back(sql);
+                Ok::<_, Error>(known)
+            };
+            match looked.await {
+                Ok(known) => *live.known.lock().unwrap_or_else(PoisonError::into_inner) = known.map(Arc::new),
+                Err(error) => tracing::debug!(%error, "read the definitions before the marker"),
+            }
+        });
+    }
+}
+
+/// Fails for a table that lost its rows before they were sent, while the log does not tell how.
+async fn all_rows_came(sql: &Sql) -> Result<()> {
+    let names = "SELECT string_agg(relation::regclass::text, ', ') FROM causeway.emptied";
+    let row = sql.query_one(names, &[]).await.map_err(|error| failed("look for tables without their rows", &error))?;
+    match row.get::<_, Option<&str>>(0) {
+        None => Ok(()),
+        Some(names) => Err(Error::Corrupt(format!(
+            "rows of {names} were gone before they were sent, and the log tells of no TRUNCATE: copy the database anew"
+        ))),
     }
 }
 

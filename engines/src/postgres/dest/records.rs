@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        apply::helpers,
         payload::{self, PlanHeader},
         position::Point,
         sql::{Sql, failed, literal},
@@ -14,7 +15,7 @@ use handover::{Epoch, Position};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Made in an empty database, before it gets its name.
+/// Made in an empty database, before it gets its name, with [`helpers::EMPTIED`].
 const TABLES: &str = "
     CREATE SCHEMA causeway;
     CREATE TABLE causeway.epoch (epoch bigint NOT NULL);
@@ -87,7 +88,8 @@ pub(super) fn make(planned: &Planned, epoch: Epoch) -> Result<String> {
     let identities: String =
         KEYLESS.iter().map(|table| format!("ALTER TABLE causeway.{table} REPLICA IDENTITY FULL; ")).collect();
     Ok(format!(
-        "BEGIN; {TABLES}; {identities} INSERT INTO causeway.epoch VALUES ({}); INSERT INTO causeway.replica VALUES ({}, {}); COMMIT",
+        "BEGIN; {TABLES}; {}; {identities} INSERT INTO causeway.epoch VALUES ({}); INSERT INTO causeway.replica VALUES ({}, {}); COMMIT",
+        helpers::EMPTIED,
         epoch.0,
         planned.generation,
         literal(plan)

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Error, Result,
     postgres::{
-        catalog,
+        catalog::{self, Known},
         payload::{Extra, Sequence},
         position::Lsn,
         rows::{Row, rows},
@@ -60,14 +60,14 @@ pub(super) struct Sessions {
 }
 
 impl Marker {
-    /// A marker whose extras `sessions` read. The task ends with the marker.
-    pub(super) fn new(lsn: Lsn, sessions: Sessions, memo: Arc<Memo>) -> Self {
+    /// A marker whose extras `sessions` read; `known` are the definitions as they were shortly before. The task ends with the marker.
+    pub(super) fn new(lsn: Lsn, sessions: Sessions, memo: Arc<Memo>, known: Option<Arc<Known>>) -> Self {
         let (requests, mut asked) = mpsc::channel::<Request>(1);
         let Sessions { sql, mut wire } = sessions;
         tokio::spawn(async move {
             while let Some(request) = asked.recv().await {
                 let mut out = Out { index: 0, from: request.from, items: request.items };
-                if let Err(error) = read(&sql, &mut wire, &memo, &mut out).await {
+                if let Err(error) = read(&sql, &mut wire, &memo, known.as_deref(), &mut out).await {
                     tracing::debug!(%error, "read what the log does not carry");
                     // Whoever asked may be gone.
                     let _ = out.items.send(Err(error)).await;
@@ -103,11 +103,11 @@ impl Out {
     }
 }
 
-async fn read(sql: &Sql, wire: &mut Wire, memo: &Memo, out: &mut Out) -> Result<()> {
+async fn read(sql: &Sql, wire: &mut Wire, memo: &Memo, known: Option<&Known>, out: &mut Out) -> Result<()> {
     sequences(sql, out).await?;
     objects(sql, wire, memo, out).await?;
     unlogged(sql, wire, out).await?;
-    definitions(sql, out).await
+    definitions(sql, known, out).await
 }
 
 /// Read from each sequence itself: the view `pg_sequences` knows nothing of one that was restarted.
@@ -187,8 +187,8 @@ async fn unlogged(sql: &Sql, wire: &mut Wire, out: &mut Out) -> Result<()> {
 }
 
 /// The definitions come last, in as many pieces as it takes.
-async fn definitions(sql: &Sql, out: &mut Out) -> Result<()> {
-    let mut lines = catalog::lines(sql).await?.into_iter().peekable();
+async fn definitions(sql: &Sql, known: Option<&Known>, out: &mut Out) -> Result<()> {
+    let mut lines = catalog::lines_as_known(sql, known).await?.into_iter().peekable();
     loop {
         let (mut piece, mut bytes) = (vec![], 0);
         while let Some(line) = lines.next_if(|line| bytes == 0 || bytes + line.len() <= RAW_BYTES) {

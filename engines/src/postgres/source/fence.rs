@@ -215,7 +215,7 @@ async fn mark(inner: &Inner, stream: &Arc<Stream>, role: &SourceRole, attempt: A
     inner.store.check().await?;
     let memo = Arc::new(inner.store.memo(&role.operation).await?.unwrap_or_default());
     let (content, end) = (lsn.0, lsn.1);
-    let marker = Arc::new(Marker::new(end, Sessions { sql, wire }, memo));
+    let marker = Arc::new(Marker::new(end, Sessions { sql, wire }, memo, stream.known()));
     stream.read_ahead(&marker).await?;
     stream.set_marker(Some(marker));
     tokio::spawn(async move {

@@ -8,13 +8,11 @@ use super::{
     super::{
         config::PostgresConfig,
         rows::{one, rows},
-        sql::{APPLICATION, Sql, application_name, literal, qualified},
+        sql::{APPLICATION, Sql, application_name, literal},
         states,
-        types::CARRIED,
     },
     memo::Slot,
     names::Names,
-    seed::plan::PART_BYTES,
 };
 use crate::{Error, Result};
 use std::time::{Duration, Instant};
@@ -43,8 +41,7 @@ pub(super) async fn start(
     sql.run(what, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     sql.run(what, &format!("SET TRANSACTION SNAPSHOT {}", literal(exported))).await?;
     let row = one(&sql, what, "SELECT pg_export_snapshot(), pg_snapshot_xmin(pg_current_snapshot())").await?;
-    let locked = lock_large(&sql).await?;
-    let slot = Slot { start, snapshot: row.owned(0), xmin: row.parse(1)?, locked };
+    let slot = Slot { start, snapshot: row.owned(0), xmin: row.parse(1)? };
     // What pg_stat_activity shows is kept for the length of a transaction, unless it is cleared.
     let hold = format!(
         "DO $hold$ DECLARE seen timestamptz := clock_timestamp(); BEGIN LOOP
@@ -65,23 +62,6 @@ pub(super) async fn start(
         tracing::debug!(?ended, "the snapshot of a seed is no longer held");
     });
     Ok(slot)
-}
-
-/// Locks the tables that will be read in several pieces: VACUUM FULL and CLUSTER between two pieces would move rows from one to
-/// another. Clients' reads and writes go on; a TRUNCATE of such a table waits until the seed is sent.
-async fn lock_large(sql: &Sql) -> Result<Vec<u32>> {
-    let what = "lock the large tables against rewriting";
-    let large = format!(
-        "SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE {CARRIED} AND c.relpersistence = 'p' AND pg_relation_size(c.oid) > {PART_BYTES} ORDER BY c.oid"
-    );
-    let large = rows(sql, what, &large).await?;
-    for row in &large {
-        let table = qualified(row.text(1), row.text(2));
-        let lock = format!("SET LOCAL lock_timeout = '10s'; LOCK TABLE ONLY {table} IN ACCESS SHARE MODE");
-        sql.run(what, &lock).await?;
-    }
-    large.iter().map(|row| row.parse(0)).collect()
 }
 
 /// Begins a transaction in the held snapshot. [`Error::LogLost`] if it is not held any more: then only a new generation helps.

@@ -54,6 +54,6 @@ pub(super) async fn mark(inner: &Inner, stream: &Arc<Stream>, role: &SourceRole,
     emit(&sql, MESSAGE, &token(inner, role, attempt)).await?;
     let memo = inner.store.memo(&role.operation).await?;
     let memo = Arc::new(memo.ok_or_else(|| Error::Misuse("a mark before the operation began".to_owned()))?);
-    stream.set_marker(Some(Arc::new(Marker::new(lsn, Sessions { sql: reading, wire }, memo))));
+    stream.set_marker(Some(Arc::new(Marker::new(lsn, Sessions { sql: reading, wire }, memo, None))));
     Ok(Point::end(lsn).position())
 }

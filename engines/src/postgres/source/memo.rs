@@ -26,8 +26,6 @@ pub(super) struct Slot {
     pub(super) snapshot: String,
     /// The snapshot's oldest transaction still running then: what it or a later one wrote may be newer than the seed.
     pub(super) xmin: u64,
-    /// Large tables that the holder keeps locked against rewriting, so that they may be read in several pieces.
-    pub(super) locked: Vec<u32>,
 }
 
 impl Slot {

@@ -35,7 +35,7 @@ use watch::{Ended, Samples};
 const IDLE_MAX: usize = 8;
 
 /// A look at the definitions before a fence may take so long.
-const WARM_UP_MAX: Duration = Duration::from_secs(1);
+const LOOK_AHEAD_MAX: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Stream {
@@ -65,6 +65,8 @@ struct State {
     watch: Option<Arc<Sql>>,
     log: Option<Arc<LogReader>>,
     marker: Option<Arc<Marker>>,
+    /// The definitions as they were when a fence was announced.
+    known: Option<Arc<catalog::Known>>,
     ended: Option<Ended>,
     samples: Samples,
     closed: bool,
@@ -143,6 +145,11 @@ impl Stream {
         Ok(())
     }
 
+    /// The definitions as they were before the fence, if there was time to look.
+    pub(super) fn known(&self) -> Option<Arc<catalog::Known>> {
+        self.state().known.clone()
+    }
+
     fn marker(&self) -> Option<Arc<Marker>> {
         self.state().marker.clone()
     }
@@ -219,11 +226,14 @@ impl SourceStream for Stream {
         self.state().stale |= matches!(reader, Err(Error::LogLost(_)));
         let mut reader = reader?;
         let chunk = reader.next(max).await?;
+        if !chunk.last {
+            self.state().readers.insert(part, reader);
+            return Ok(chunk);
+        }
+        let wire = reader.finish().await?;
         let mut state = self.state();
-        match chunk.last {
-            false => drop(state.readers.insert(part, reader)),
-            true if state.idle.len() < IDLE_MAX => state.idle.push(reader.into_wire()),
-            true => {}
+        if state.idle.len() < IDLE_MAX {
+            state.idle.push(wire);
         }
         Ok(chunk)
     }
@@ -254,8 +264,8 @@ impl SourceStream for Stream {
             return Ok(());
         }
         let sql = self.session().await?;
-        // A session's first look at the catalogs takes three times as long as those that follow.
-        let _ = tokio::time::timeout(WARM_UP_MAX, catalog::lines(&sql)).await;
+        let known = tokio::time::timeout(LOOK_AHEAD_MAX, catalog::look_ahead(&sql)).await;
+        self.state().known = known.ok().and_then(Result::ok).flatten().map(Arc::new);
         Ok(())
     }
 

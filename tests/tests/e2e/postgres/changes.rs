@@ -160,6 +160,50 @@ fn every_kind_of_change_arrives() {
     cluster.postgres("east").until_clean();
 }
 
+/// Neither waits for the seed, and the seed does not begin anew for it.
+#[test]
+fn tables_are_truncated_and_rewritten_while_they_are_seeded() {
+    let cluster = Cluster::builder().engine(POSTGRES).flag("source", "--seed-bytes-per-second=2000000").start();
+    let west = cluster.postgres("west");
+    west.create("hard");
+    west.sql("hard", TRUNCATED);
+    let op = cluster.start_move("hard");
+    op.until_it("seeding", |op| op.state() != State::Preparing && op.state() != State::Queued);
+    for round in 0..3 {
+        // Whoever would wait for the seed would wait for seconds.
+        let statements = format!("SET lock_timeout = '1s'; {}", WHILE_SEEDED.replace("$n", &round.to_string()));
+        west.sql("hard", &statements);
+        west.sql("hard", "VACUUM FULL compacted");
+    }
+    assert_eq!(op.now().state(), State::Seeding, "the tables are sent after the ballast");
+    op.until_ready();
+    west.sql("hard", "UPDATE keyed SET v = 'ready'; DELETE FROM keyless WHERE a = 1; UPDATE parted SET v = v + 1");
+    let content = west.content("hard");
+    op.until_ready();
+    op.complete();
+    op.until_succeeded();
+    assert_equal(&cluster, &content);
+    let log = std::fs::read_to_string(cluster.log("source-west")).expect("the agent's log");
+    assert!(log.contains("operation begun") && !log.contains("starts over"), "{log}");
+}
+
+/// The ballast is sent first.
+const TRUNCATED: &str = "
+    CREATE TABLE ballast AS SELECT i, repeat(md5(i::text), 30) AS v FROM generate_series(1, 12000) i;
+    CREATE TABLE keyed(id int PRIMARY KEY, v text); INSERT INTO keyed SELECT i, 'seed' FROM generate_series(1, 2000) i;
+    CREATE TABLE keyless(a int, b text); INSERT INTO keyless SELECT i % 50, 'seed' FROM generate_series(1, 2000) i;
+    CREATE TABLE parted(id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+    CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (1000);
+    CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (1000) TO (9000);
+    INSERT INTO parted SELECT i, 0 FROM generate_series(1, 2000) i;
+    CREATE TABLE compacted(id int PRIMARY KEY, v text); INSERT INTO compacted SELECT i, 'seed' FROM generate_series(1, 2000) i";
+
+const WHILE_SEEDED: &str = "
+    UPDATE keyed SET v = 'before $n'; DELETE FROM keyless WHERE a < 5; UPDATE parted SET v = $n; DELETE FROM parted WHERE id < 9;
+    BEGIN; TRUNCATE keyed, keyless, parted_1; INSERT INTO keyed SELECT i, 'after $n' FROM generate_series(1, 100) i;
+    INSERT INTO keyless VALUES (1, 'after $n'), (1, 'after $n'), (2, NULL); COMMIT; INSERT INTO parted VALUES (7$n, 1);
+    UPDATE keyed SET v = v || '!' WHERE id < 50; UPDATE compacted SET v = 'round $n' WHERE id % 3 = $n";
+
 #[test]
 fn a_copy_is_as_of_its_marker_also_where_the_log_is_silent() {
     let cluster = cluster();

@@ -187,6 +187,21 @@ async fn the_flip_opens_the_database_once() {
 
 /// Objects that differ are named, and nothing is opened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_never_came_stop_the_flip() {
+    let rig = rig(SMALL).await;
+    let replica = replica(&rig).await;
+    rig.dest.run(DATABASE, "INSERT INTO causeway.emptied VALUES ('shop.items'::regclass)").await;
+    for batch in extras(&rig.source, "0/100").await {
+        replica.log(batch).await.expect("take an extra");
+    }
+    let end = position("0/100+end");
+    let error = replica.prepare_marker(&end).await.expect_err("the log tells of no TRUNCATE");
+    assert!(matches!(&error, Error::Corrupt(what) if what.contains("shop.items")), "{error}");
+    rig.dest.run(DATABASE, "DELETE FROM causeway.emptied").await;
+    replica.prepare_marker(&end).await.expect("all is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_difference_stops_the_flip() {
     let rig = rig(SMALL).await;
     let replica = replica(&rig).await;

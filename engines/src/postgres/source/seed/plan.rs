@@ -6,18 +6,15 @@ use crate::{
     postgres::{
         payload::{FORMAT, PartKind, PlanHeader, Table},
         rows::{Row, one, rows},
-        source::{
-            memo::{SeedPlan, Slot},
-            preflight::needs,
-        },
+        source::{memo::SeedPlan, preflight::needs},
         sql::Sql,
         types::{CARRIED, OID_BOUND},
     },
 };
 
-/// A table up to this size is one part. It is read in one statement, so that whatever is done to it does no harm; the parts of
-/// a larger one hang together, so that it has to be locked against a rewrite.
-pub(in crate::postgres::source) const PART_BYTES: u64 = 64 << 20;
+/// A table up to this size is one part. No lock keeps the rows of a larger one in place between two parts: a TRUNCATE that waits
+/// for a lock keeps everybody else from the table. Each part looks whether they are still where they were.
+const PART_BYTES: u64 = 64 << 20;
 /// More parts of one table cost more to remember than they save when one has to be sent again.
 const PARTS_OF_TABLE_MAX: u64 = 4096;
 /// Smaller relations need not be weighed against each other.
@@ -25,7 +22,6 @@ const LARGE_BYTES: u64 = 1 << 20;
 
 /// A table as the catalog has it.
 pub(in crate::postgres::source) struct Found {
-    pub(in crate::postgres::source) oid: u32,
     pub(in crate::postgres::source) table: Table,
     blocks: u64,
     /// Whether its rows lie in pages that can be read by their number.
@@ -39,7 +35,7 @@ pub(in crate::postgres::source) async fn tables(
 ) -> Result<Vec<Found>> {
     let query = format!(
         "{OID_BOUND}
-         SELECT c.oid, n.nspname, c.relname, 0,
+         SELECT n.nspname, c.relname,
                 coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int,
                 current_setting('server_version_num')::int >= 140000 AND m.amname = 'heap',
                 (SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_attribute a
@@ -54,12 +50,12 @@ pub(in crate::postgres::source) async fn tables(
 }
 
 fn found(row: &Row) -> Result<Found> {
-    let table = Table { schema: row.owned(1), name: row.owned(2), columns: row.list(6)?, binary: row.flag(7) };
-    Ok(Found { oid: row.parse(0)?, table, blocks: row.parse(4)?, ranges: row.flag(5) })
+    let table = Table { schema: row.owned(0), name: row.owned(1), columns: row.list(4)?, binary: row.flag(5) };
+    Ok(Found { table, blocks: row.parse(2)?, ranges: row.flag(3) })
 }
 
 /// Plans a seed in a transaction that sees the held snapshot.
-pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str, slot: &Slot) -> Result<SeedPlan> {
+pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str) -> Result<SeedPlan> {
     let block = one(sql, "read the block size", "SELECT current_setting('block_size')").await?.parse::<u64>(0)?;
     let mut plan = SeedPlan {
         header: PlanHeader {
@@ -79,7 +75,7 @@ pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str, slot: 
     plan.parts.push(("schema".to_owned(), 2048 * (found.len() as u64 + 1)));
     for (found, number) in found.into_iter().zip(0u32..) {
         let name = format!("{}.{}", found.table.schema, found.table.name);
-        for (first, end) in ranges(&found, block, slot.locked.contains(&found.oid)) {
+        for (first, end) in ranges(&found, block) {
             let blocks = end.map_or(found.blocks, u64::from).saturating_sub(u64::from(first));
             plan.header.parts.push(PartKind::Rows { table: number, first, end });
             plan.parts.push((name.clone(), blocks * block));
@@ -96,8 +92,8 @@ pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str, slot: 
 }
 
 /// The ranges of pages in which a table is read; the last one has no end, for what was added since it was measured.
-fn ranges(found: &Found, block: u64, locked: bool) -> Vec<(u32, Option<u32>)> {
-    if !(locked && found.ranges) {
+fn ranges(found: &Found, block: u64) -> Vec<(u32, Option<u32>)> {
+    if !found.ranges {
         return vec![(0, None)];
     }
     let step = (PART_BYTES / block).max(found.blocks / PARTS_OF_TABLE_MAX + 1);
@@ -125,9 +121,9 @@ mod tests {
 
     #[test]
     fn ranges_cover_a_table_once() {
-        let of = |blocks, locked| {
+        let of = |blocks, ranges| {
             let table = Table { schema: String::new(), name: String::new(), columns: vec![], binary: true };
-            ranges(&Found { oid: 1, table, blocks, ranges: true }, 8192, locked)
+            super::ranges(&Found { table, blocks, ranges }, 8192)
         };
         assert_eq!(of(1 << 20, false), [(0, None)]);
         assert_eq!(of(0, true), [(0, None)]);

@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     postgres::{
         config::PostgresConfig,
-        payload::{PartKind, Table},
+        payload::{EMPTIED, PartKind, Table},
         source::holder,
         sql::{ident, literal, qualified},
         wire::Wire,
@@ -34,10 +34,23 @@ pub(in crate::postgres::source) struct Reader {
     rest: Option<Piece>,
 }
 
+#[derive(Default)]
 struct Piece {
     payload: Bytes,
     rows: u64,
     last: bool,
+    emptied: bool,
+}
+
+/// What has become of a table's rows since the snapshot was taken.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// They are where they were.
+    Same,
+    /// VACUUM FULL or CLUSTER wrote them anew, in another order.
+    Other,
+    /// All snapshots see a TRUNCATE: nothing is left of them.
+    Gone,
 }
 
 /// A session for reading parts, inside the held snapshot.
@@ -47,10 +60,9 @@ pub(in crate::postgres::source) async fn connect(config: &PostgresConfig, databa
     Ok(wire)
 }
 
-/// Begins a transaction in the held snapshot, in place of the one that read another part: its locks are nobody's business any more.
+/// Begins a transaction in the held snapshot.
 pub(in crate::postgres::source) async fn enter(wire: &mut Wire, slot: &Slot) -> Result<()> {
     let what = "take part in the snapshot of the seed";
-    wire.query(what, "ROLLBACK").await?;
     wire.query(what, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     match wire.query(what, &holder::import_statement(&slot.snapshot)).await {
         Err(error) if holder::gone(&error) => {
@@ -78,7 +90,19 @@ impl Reader {
             Some(PartKind::Rows { table, first, end }) => {
                 let number = usize::try_from(*table).map_err(|_| unknown())?;
                 let found = plan.header.tables.get(number).ok_or_else(unknown)?;
-                still_in_place(&mut wire, found).await?;
+                match find(&mut wire, found).await? {
+                    Place::Same => {}
+                    // Read at once, all of them come in any order.
+                    Place::Other if *first == 0 && end.is_none() && offset == 0 => {}
+                    Place::Other => {
+                        let name = qualified(&found.schema, &found.name);
+                        return Err(Error::LogLost(format!("the table {name} was rewritten before it was sent")));
+                    }
+                    Place::Gone => {
+                        let emptied = Piece { last: true, emptied: true, ..Piece::default() };
+                        return Ok(Self { wire, objects: None, offset, rest: Some(emptied) });
+                    }
+                }
                 copy_rows(&mut wire, found, *first, *end).await?;
                 None
             }
@@ -108,24 +132,25 @@ impl Reader {
             Some(piece) => piece,
             None => self.piece(max).await?,
         };
-        self.offset += piece.payload.len() as u64;
+        self.offset += piece.payload.len() as u64 + if piece.emptied { EMPTIED } else { 0 };
         Ok(Chunk { payload: piece.payload, next_offset: self.offset, last: piece.last, rows: piece.rows })
     }
 
-    /// The session, for another part, once this one is read to its end.
-    pub(in crate::postgres::source) fn into_wire(self) -> Wire {
-        self.wire
+    /// The session, for another part, once this one is read to its end. Its lock on the table is nobody's business any more.
+    pub(in crate::postgres::source) async fn finish(mut self) -> Result<Wire> {
+        self.wire.query("end the reading of a part", "ROLLBACK").await?;
+        Ok(self.wire)
     }
 
     async fn piece(&mut self, max: usize) -> Result<Piece> {
         match &mut self.objects {
             Some(objects) => {
                 let (payload, last) = objects.next(&mut self.wire, max).await?;
-                Ok(Piece { payload, rows: 0, last })
+                Ok(Piece { payload, last, ..Piece::default() })
             }
             None => {
                 let chunk = self.wire.copy_chunk(max).await?;
-                Ok(Piece { payload: chunk.payload, rows: chunk.rows, last: chunk.last })
+                Ok(Piece { payload: chunk.payload, rows: chunk.rows, last: chunk.last, emptied: false })
             }
         }
     }
@@ -139,33 +164,35 @@ impl Reader {
             let last = piece.last;
             if !rest.is_empty() || last {
                 // How many of the rows are in the rest is not known, and matters to nobody.
-                self.rest = Some(Piece { payload: rest, rows: 0, last });
+                self.rest = Some(Piece { payload: rest, last, ..Piece::default() });
             }
             if last && self.offset < offset {
-                // A truncated table has nothing left to send; the log tells the destination of it.
-                self.offset = offset;
+                return Err(Error::Corrupt(format!("a part of the seed ends at {}, before {offset}", self.offset)));
             }
         }
         Ok(())
     }
 }
 
-/// Fails if the table was rewritten since the snapshot was taken. A TRUNCATE is seen by all snapshots, so that the seed would lack
-/// rows which the log then changes; after VACUUM FULL the rows come in another order. From here on the lock keeps it as it is.
-async fn still_in_place(wire: &mut Wire, table: &Table) -> Result<()> {
+/// Looks where the rows of a table are. From here on a lock keeps them there, until the part is read.
+async fn find(wire: &mut Wire, table: &Table) -> Result<Place> {
     let name = qualified(&table.schema, &table.name);
     let what = "look whether a table was rewritten";
     let lock = format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE");
     wire.query(what, &lock).await?;
-    // The function looks at what is, the column at what the snapshot shows.
+    // The function looks at what is, the column at what the snapshot shows. After VACUUM FULL the rows are still seen.
     let query = format!(
-        "SELECT pg_relation_filenode(c.oid) IS NOT DISTINCT FROM nullif(c.relfilenode, 0) FROM pg_class c WHERE c.oid = {}::regclass",
+        "SELECT CASE WHEN pg_relation_filenode(c.oid) IS NOT DISTINCT FROM nullif(c.relfilenode, 0) THEN 'same'
+             WHEN EXISTS (SELECT FROM ONLY {name}) THEN 'other' ELSE 'gone' END
+         FROM pg_class c WHERE c.oid = {}::regclass",
         literal(&name)
     );
     let found = wire.query(what, &query).await?;
-    match found.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
-        true => Ok(()),
-        false => Err(Error::LogLost(format!("the table {name} was rewritten before it was sent"))),
+    match found.first().and_then(|row| row.first()?.as_deref()) {
+        Some("same") => Ok(Place::Same),
+        Some("other") => Ok(Place::Other),
+        Some("gone") => Ok(Place::Gone),
+        _ => Err(Error::LogLost(format!("the table {name} was dropped before it was sent"))),
     }
 }
 

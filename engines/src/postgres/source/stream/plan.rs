@@ -59,7 +59,7 @@ async fn in_snapshot(stream: &Stream, memo: &mut Memo) -> Result<()> {
         match holder::import(&sql, &slot).await {
             Ok(()) => {
                 if memo.plan.is_none() {
-                    memo.plan = Some(seed::build(&sql, stream.database(), &slot).await?);
+                    memo.plan = Some(seed::build(&sql, stream.database()).await?);
                     inner.store.set_memo(&role.operation, memo).await?;
                 }
                 return Ok(());

@@ -2,9 +2,12 @@
 
 use super::rig::{Rig, SHOP, Seed, has, read_part};
 use crate::{
-    Error,
-    postgres::payload::{PartKind, Schema, decode},
-    source::{Held, SourceEngine as _},
+    Error, Result,
+    postgres::{
+        catalog,
+        payload::{EMPTIED, PartKind, Schema, decode},
+    },
+    source::{Held, Plan, SourceEngine as _, SourceStream},
 };
 use handover::Kind;
 use std::time::Duration;
@@ -119,7 +122,7 @@ async fn the_definitions_of_a_restored_database_compare_equal() {
         client.batch_execute(&entry.sql).await.unwrap_or_else(|error| panic!("{entry:?}: {error:?}"));
     }
     let lines = async |database: &str| {
-        let mut lines = crate::postgres::catalog::lines(&*rig.cluster.sql(database).await).await.expect("lines");
+        let mut lines = catalog::lines(&*rig.cluster.sql(database).await).await.expect("lines");
         // Full identity is ours.
         lines.retain(|line| !line.contains("causeway"));
         lines
@@ -165,55 +168,120 @@ async fn the_snapshot_outlives_the_agent_and_goes_by_itself() {
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
 }
 
-/// A large table is read in several parts, which is why nobody may move its rows from one to another meanwhile.
+/// Reads a part; answers its rows, and whether it says that a TRUNCATE emptied the table.
+async fn count(stream: &dyn SourceStream, part: u32) -> Result<(u64, bool)> {
+    let (mut rows, mut offset) = (0, 0);
+    loop {
+        let chunk = stream.chunk(part, offset, 1 << 20, None).await?;
+        rows += chunk.rows;
+        if chunk.last {
+            return Ok((rows, chunk.next_offset == offset + chunk.payload.len() as u64 + EMPTIED));
+        }
+        offset = chunk.next_offset;
+    }
+}
+
+fn parts_of(plan: &Plan, table: &str) -> Vec<u32> {
+    plan.parts.iter().filter(|part| part.object == table).map(|part| part.part).collect()
+}
+
+/// Four parts of it, and a small one.
+const LARGE: &str = "CREATE TABLE large(id int PRIMARY KEY, v text); ALTER TABLE large ALTER v SET STORAGE PLAIN;
+     INSERT INTO large SELECT n, repeat('x', 3000) FROM generate_series(1, 50000) n;
+     CREATE TABLE small(a int); INSERT INTO small VALUES (1), (2)";
+
 #[tokio::test]
-async fn a_large_table_has_several_parts_and_is_locked_against_rewriting() {
-    let mut rig = Rig::new(
-        "CREATE TABLE large(id int PRIMARY KEY, v text); ALTER TABLE large ALTER v SET STORAGE PLAIN;
-         INSERT INTO large SELECT n, repeat('x', 3000) FROM generate_series(1, 50000) n; CREATE TABLE small(a int)",
-    )
-    .await;
+async fn a_large_table_has_several_parts_and_clients_may_do_what_they_want() {
+    let mut rig = Rig::new(LARGE).await;
     rig.begin(Kind::Move).await;
     let stream = rig.open().await;
     let plan = stream.plan(&Held::default()).await.expect("plan");
-    let parts: Vec<_> = plan.parts.iter().filter(|part| part.object == "public.large").map(|part| part.part).collect();
+    let parts = parts_of(&plan, "public.large");
     assert_eq!(parts.len(), 4, "{:?}", plan.parts);
     let client = rig.cluster.client(SHOP).await.expect("connect");
-    client.batch_execute("SET lock_timeout = '100ms'").await.expect("set");
-    client.batch_execute("VACUUM FULL large").await.expect_err("it would move rows");
-    client.batch_execute("UPDATE large SET v = 'new' WHERE id % 100 = 0; TRUNCATE small").await.expect("clients go on");
-    let (mut rows, mut next) = (0, 0);
-    for part in parts {
-        loop {
-            let chunk = stream.chunk(part, next, 1 << 20, None).await.expect("read");
-            (rows, next) = (rows + chunk.rows, chunk.next_offset);
-            if chunk.last {
-                break;
-            }
+    client
+        .batch_execute("SET lock_timeout = '100ms'; UPDATE large SET v = 'new' WHERE id % 100 = 0")
+        .await
+        .expect("write");
+    client.batch_execute("VACUUM FULL small").await.expect("nothing is locked");
+    let small = parts_of(&plan, "public.small");
+    assert_eq!(count(&*stream, small[0]).await.expect("all of its rows are seen yet"), (2, false));
+    let (mut rows, mut gone) = (0, vec![]);
+    for (n, part) in parts.into_iter().enumerate() {
+        if n == 2 {
+            client.batch_execute("TRUNCATE large").await.expect("nobody waits for a seed");
         }
-        next = 0;
+        let (came, emptied) = count(&*stream, part).await.expect("read");
+        rows += came;
+        gone.push(emptied);
     }
-    assert_eq!(rows, 50_000);
+    assert_eq!(gone, [false, false, true, true]);
+    assert!((20_000..40_000).contains(&rows), "what came before the TRUNCATE: {rows}");
     stream.seed_done().await.expect("seeded");
-    client.batch_execute("VACUUM FULL large").await.expect("nobody minds any more");
 }
 
 #[tokio::test]
-async fn a_rewritten_table_begins_a_new_generation() {
-    let mut rig = Rig::new(TABLES).await;
+async fn an_emptied_table_says_so_and_a_rewritten_large_one_begins_a_new_generation() {
+    let mut rig = Rig::new(LARGE).await;
     rig.begin(Kind::Move).await;
     let stream = rig.open().await;
     let plan = stream.plan(&Held::default()).await.expect("plan");
-    let big = plan.parts.iter().find(|part| part.object == "public.big").expect("it is planned").part;
-    rig.cluster.run(SHOP, "DELETE FROM big WHERE id < 10; TRUNCATE big").await;
-    let refused =
-        stream.chunk(big, 0, 4096, None).await.expect_err("its rows are gone, and the log deletes some of them");
+    rig.cluster.run(SHOP, "DELETE FROM small WHERE a = 1; TRUNCATE small; INSERT INTO small VALUES (3)").await;
+    let small = parts_of(&plan, "public.small");
+    assert_eq!(count(&*stream, small[0]).await.expect("the log brings the rest"), (0, true));
+    let large = parts_of(&plan, "public.large");
+    assert!(!count(&*stream, large[0]).await.expect("read").1);
+    rig.cluster.run(SHOP, "VACUUM FULL large").await;
+    let refused = count(&*stream, large[1]).await.expect_err("its rows may be in another part now");
     assert!(matches!(refused, Error::LogLost(_)), "{refused}");
     let next = stream.plan(&Held { generation: 1, ..Held::default() }).await.expect("plan");
     assert_eq!(next.generation, 2);
-    let big = next.parts.iter().find(|part| part.object == "public.big").expect("it is planned").part;
-    let (rows, _) = read_part(&*stream, big, 0).await;
-    assert!(rows.is_empty());
+    assert_eq!(count(&*stream, parts_of(&next, "public.small")[0]).await.expect("read"), (1, false));
+}
+
+/// Whatever changes the definitions, those that were read before are not taken for true.
+#[tokio::test]
+async fn definitions_that_changed_are_read_again() {
+    let rig = Rig::new(TABLES).await;
+    let sql = rig.cluster.sql(SHOP).await;
+    let changes = [
+        "COMMENT ON TABLE big IS 'x'",
+        "ALTER SCHEMA public OWNER TO app",
+        "GRANT SELECT (id) ON big TO app",
+        "ALTER TABLE empty ALTER a SET DEFAULT 7",
+        "CREATE INDEX ON moods (m)",
+        "ALTER TYPE mood ADD VALUE 'angry'",
+        "CREATE SEQUENCE counts INCREMENT 3",
+        "ALTER SEQUENCE counts INCREMENT 5",
+        "ALTER TABLE big DISABLE TRIGGER always",
+        "CREATE POLICY p ON moods USING (id > 1)",
+        "ALTER TABLE moods ENABLE ROW LEVEL SECURITY",
+        "CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN old; END'",
+        "ALTER PUBLICATION theirs ADD TABLE moods",
+        "CREATE STATISTICS st ON id, m FROM moods",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO app",
+        "ALTER ROLE app RENAME TO apps",
+        "ALTER TABLE child NO INHERIT base",
+        "CREATE OR REPLACE VIEW v AS SELECT 1 AS one",
+        "CREATE OR REPLACE VIEW v AS SELECT 2 AS one",
+        "CREATE DOMAIN d AS int CHECK (VALUE > 0)",
+        "DROP DOMAIN d",
+        "DROP TABLE keyless",
+    ];
+    for change in changes {
+        let known = catalog::look_ahead(&sql).await.expect("look").expect("nobody else is here");
+        let before = catalog::lines_as_known(&sql, Some(&known)).await.expect("lines");
+        rig.cluster.run(SHOP, change).await;
+        let now = catalog::lines(&sql).await.expect("lines");
+        assert_ne!(now, before, "{change}");
+        assert_eq!(catalog::lines_as_known(&sql, Some(&known)).await.expect("lines"), now, "{change}");
+    }
+    // Clients' rows, vacuum and statistics are no change, but for what a first vacuum finds: `base` has no child any more.
+    rig.cluster.run(SHOP, "VACUUM ANALYZE").await;
+    let known = catalog::look_ahead(&sql).await.expect("look").expect("nobody else is here");
+    rig.cluster.run(SHOP, "INSERT INTO moods VALUES (9, '{glad}'); DELETE FROM big WHERE id < 100").await;
+    rig.cluster.run(SHOP, "VACUUM ANALYZE").await;
+    assert!(known.is_true(&sql).await.expect("look"));
 }
 
 #[tokio::test]
@@ -223,7 +291,7 @@ async fn measure_the_definitions() {
     let sql = rig.cluster.sql(SHOP).await;
     for _ in 0..4 {
         let started = std::time::Instant::now();
-        let lines = crate::postgres::catalog::lines(&sql).await.expect("lines");
+        let lines = catalog::lines(&sql).await.expect("lines");
         eprintln!("{} lines in {:?}", lines.len(), started.elapsed());
     }
     for part in 0..10 {
@@ -231,7 +299,7 @@ async fn measure_the_definitions() {
     }
     for _ in 0..3 {
         let started = std::time::Instant::now();
-        let lines = crate::postgres::catalog::lines(&sql).await.expect("lines");
+        let lines = catalog::lines(&sql).await.expect("lines");
         eprintln!("{} lines in {:?}", lines.len(), started.elapsed());
     }
 }
