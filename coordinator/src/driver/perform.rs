@@ -35,6 +35,8 @@ pub(super) struct Performer {
     pub(super) id: OperationId,
     /// The newest version known; every command carries it as it is when the command leaves.
     version: AtomicU64,
+    /// The state for which actions are performed.
+    state: Mutex<State>,
     /// The two instances once they were found: they cannot change while an operation uses them.
     found: Mutex<HashMap<InstanceName, InstanceRecord>>,
     /// Set while an action that is not wanted any more is let come to the end of its call.
@@ -58,20 +60,27 @@ pub(super) enum Verdict {
 }
 
 impl Performer {
-    pub(super) fn new(core: Arc<Core>, id: OperationId, version: CommandVersion) -> Self {
+    pub(super) fn new(core: Arc<Core>, stored: &Stored) -> Self {
         let backoff = Backoff::new(core.limits.observe_every, core.limits.observe_every.max(Duration::from_secs(2)));
         let watching = Watching { next_at: Duration::ZERO, backoff, rate: Rate::default() };
         Self {
             core,
-            id,
-            version: AtomicU64::new(version.0),
+            id: stored.id().clone(),
+            version: AtomicU64::new(stored.version.0),
+            state: Mutex::new(stored.operation().state.clone()),
             found: Mutex::default(),
             winding_down: watch::Sender::new(false),
             watching: Mutex::new(watching),
         }
     }
 
-    pub(super) fn set_version(&self, version: CommandVersion) {
+    /// Take note of what the operation has become.
+    pub(super) fn set_present(&self, stored: &Stored) {
+        self.set_version(stored.version);
+        self.state.lock().expect("no holder of this lock panics").clone_from(&stored.operation().state);
+    }
+
+    fn set_version(&self, version: CommandVersion) {
         self.version.fetch_max(version.0, Ordering::SeqCst);
     }
 
@@ -228,9 +237,9 @@ impl Performer {
                 Err(error) => error,
             };
             if error.is("STALE_VERSION") {
-                self.raise(version, &error, stale).await;
+                let raised = self.raise(version, &error, stale).await;
                 stale += 1;
-                if stale <= STALE_AT_ONCE && !self.winding_down() {
+                if raised && stale <= STALE_AT_ONCE && !self.winding_down() {
                     continue;
                 }
             } else if let Verdict::GiveUp = judge(&error) {
@@ -243,19 +252,31 @@ impl Performer {
         }
     }
 
-    /// Make the operation's version greater than what an agent knows, unless somebody else changed the operation already.
-    async fn raise(&self, sent: CommandVersion, error: &agents::Error, tries: u32) {
+    /// Make the operation's version greater than what an agent knows. Whether the command may be given again at once: not
+    /// if somebody else has changed the operation meanwhile.
+    async fn raise(&self, sent: CommandVersion, error: &agents::Error, tries: u32) -> bool {
         let known = match error {
             agents::Error::Refused { known: Some(known), .. } => *known,
             // Instances that obeyed an earlier store may be far ahead: the steps double, so that a few reach any version.
             _ => CommandVersion(sent.0.saturating_add((1u64 << (4 * tries).min(40)) - 1)),
         };
         let records = &self.core.records;
-        let raised = match records.operation(&self.id).await {
-            Ok(Some(stored)) if stored.version > sent && stored.version > known => Ok(stored.version),
-            Ok(Some(stored)) => records.raise(&stored, known).await,
-            Ok(None) => return,
-            Err(error) => Err(error),
+        let stored = match records.operation(&self.id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::error!(operation = %self.id, %error, "raise the version of commands");
+                return false;
+            }
+        };
+        let cure = cure(&self.state.lock().expect("no holder of this lock panics"), &stored, sent.max(known));
+        let raised = match cure {
+            Cure::Adopt => Ok(stored.version),
+            Cure::Write => records.raise(&stored, known).await,
+            Cure::None => {
+                tracing::info!(operation = %self.id, version = sent.0, "a command came too late: the operation has changed");
+                return false;
+            }
         };
         match raised {
             Ok(version) => {
@@ -265,6 +286,30 @@ impl Performer {
             Err(store::Error::Conflict { .. }) => {}
             Err(error) => tracing::error!(operation = %self.id, %error, "raise the version of commands"),
         }
+        true
+    }
+}
+
+/// What is to be done about a command that was refused because its version is stale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cure {
+    /// Give it again under the version that the record has now.
+    Adopt,
+    /// Write the record once more, which raises its version.
+    Write,
+    /// Nothing: the command is of an earlier state. Given under a newer version it would be obeyed, and bring back what
+    /// was removed since, or undo what was done. The model (`AdoptAnyVersion`) shows how.
+    None,
+}
+
+/// The cure for a command of `state`, when the record is `stored` and an agent knows `known`.
+fn cure(state: &State, stored: &Stored, known: CommandVersion) -> Cure {
+    if stored.operation().state != *state {
+        Cure::None
+    } else if stored.version > known {
+        Cure::Adopt
+    } else {
+        Cure::Write
     }
 }
 
@@ -276,4 +321,49 @@ const STALE_AT_ONCE: u32 = 11;
 /// An error as shown in `waiting_for`: who, and what.
 pub(super) fn text(error: &agents::Error) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Record;
+    use handover::{
+        Attempt, DatabaseName, Kind, Token,
+        operation::{Operation, Options, Times},
+    };
+
+    fn stored(version: u64, state: State) -> Stored {
+        let instance = |name| InstanceName::parse(name).expect("a name");
+        let operation = Operation {
+            id: OperationId::parse("o").expect("an id"),
+            batch: "b".to_owned(),
+            kind: Kind::Move,
+            source: instance("west"),
+            destination: instance("east"),
+            database: DatabaseName::parse("shop").expect("a name"),
+            token: Token::parse("0123456789abcdef0123456789abcdef").expect("a token"),
+            options: Options { log_budget_bytes: 0, window_ms: 1 },
+            state,
+            attempt: Attempt(0),
+            findings: vec![],
+            reason: None,
+            times: Times::default(),
+            hook: None,
+            freeze_ms: None,
+            overrides: vec![],
+        };
+        Stored { version: CommandVersion(version), record: Record::new(operation) }
+    }
+
+    #[test]
+    fn a_stale_command_is_given_again_only_while_the_operation_is_what_it_was() {
+        let known = CommandVersion(7);
+        assert_eq!(cure(&State::Preparing, &stored(5, State::Preparing), known), Cure::Write);
+        assert_eq!(cure(&State::Preparing, &stored(7, State::Preparing), known), Cure::Write);
+        assert_eq!(cure(&State::Preparing, &stored(8, State::Preparing), known), Cure::Adopt);
+        // Another coordinator cancelled the operation to its end while this one slept: a Prepare under the newest version
+        // would be above the watermark, and make a record that nobody removes.
+        assert_eq!(cure(&State::Preparing, &stored(8, State::Cancelled), known), Cure::None);
+        assert_eq!(cure(&State::Preparing, &stored(5, State::Seeding), known), Cure::None);
+    }
 }

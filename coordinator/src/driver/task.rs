@@ -33,7 +33,7 @@ pub(super) async fn drive(core: Arc<Core>, id: OperationId) {
     let Some(stored) = load(&core, &id).await else {
         return;
     };
-    let performer = Arc::new(Performer::new(core.clone(), id.clone(), stored.version));
+    let performer = Arc::new(Performer::new(core.clone(), &stored));
     let mut task = Task { core, id, view, performer, stored, illegal: String::new(), running: Vec::new() };
     while !task.stored.operation().state.ended() {
         task.turn().await;
@@ -100,7 +100,7 @@ impl Task {
             Happened::Performed(Performed::Event(event)) => self.apply(event).await,
             Happened::Deadline => self.apply(Event::Tick { now_ms: self.core.now_ms() }).await,
         }
-        self.performer.set_version(self.stored.version);
+        self.performer.set_present(&self.stored);
     }
 
     async fn reload(&mut self) {
