@@ -99,7 +99,7 @@ pub enum Event {
 }
 
 /// How the destination answers `Abort(n)`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DestAnswer {
     /// The attempt is closed and can never be promoted.

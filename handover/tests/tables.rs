@@ -363,3 +363,30 @@ fn overrides_are_recorded_and_bounded() {
     let early = operation::step(&operation(State::Seeding), &Event::Complete { max_freeze_ms: 1, grace_ms: 1 });
     assert_eq!(early, Err(Illegal::NotReady { state: "seeding" }));
 }
+
+/// A move whose destination is lost for ever between flip and drop: what the source still has must not go with it.
+#[test]
+fn the_last_copy_is_reopened_and_never_dropped_by_forgetting_the_other() {
+    let flipped = |kind| {
+        let mut op = operation(State::Ready);
+        op.kind = kind;
+        let op = go(&op, &Event::Complete { max_freeze_ms: 5, grace_ms: 1 });
+        go(&op, &Event::Promoted { attempt: A1, freeze_ms: 3 })
+    };
+    let forget = Event::ForgetDest { now_ms: 7 };
+    let unfence = Event::ForcedUnfence { now_ms: 8 };
+    let op = flipped(Kind::Move);
+    assert_eq!(operation::step(&op, &forget), Err(Illegal::LastCopy));
+    assert_eq!(operation::step(&go(&op, &Event::Finished(None)), &forget), Err(Illegal::LastCopy));
+    let reopened = go(&op, &unfence);
+    assert_eq!((operation::actions(&reopened), reopened.freeze_ms), (vec![Action::Discard], None));
+    let cleaning = go(&reopened, &forget);
+    assert_eq!(operation::actions(&cleaning), [Action::CleanSource], "which removes no database");
+
+    // Once the source is dropped there is nothing to save, and a copy's source is not dropped at all.
+    let released = go(&op, &Event::Released);
+    assert_eq!(operation::step(&released, &unfence), Err(Illegal::TooLate));
+    assert_eq!(operation::actions(&go(&released, &forget)), [Action::CleanSource]);
+    let copy = go(&flipped(Kind::Copy), &forget);
+    assert_eq!(operation::actions(&copy), [Action::Release(A1)]);
+}

@@ -78,6 +78,11 @@ impl DestStatus {
         matches!(self.phase.as_str(), "replica" | "prepared" | "primary")
     }
 
+    /// Whether it is primary.
+    pub fn is_primary(&self) -> bool {
+        self.phase == "primary"
+    }
+
     /// Whether it is primary, or one command away from it.
     pub fn may_be_primary(&self) -> bool {
         matches!(self.phase.as_str(), "prepared" | "primary")

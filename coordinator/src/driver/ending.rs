@@ -1,8 +1,8 @@
 //! The commands of an operation's way out: each is repeated until it is obeyed, whatever the agent answers meanwhile.
 
 use handover::{
-    Attempt,
-    operation::{Event, Operation, State},
+    Attempt, Kind,
+    operation::{Event, Operation, Reason, State},
     source_role::DestAnswer,
 };
 use service::Backoff;
@@ -69,11 +69,31 @@ impl Performer {
         // It cannot fail: `never` gives up on nothing.
         let _ = self
             .insist(Half::Source, Backoff::default(), never, |version| async move {
+                if operation.kind == Kind::Move {
+                    self.still_primary(operation).await?;
+                }
                 let source = self.source(&operation.source).await?;
                 source.release(&self.id, version, attempt, moved_to).await.map_err(drop_pending)
             })
             .await;
         Event::Released
+    }
+
+    /// Before the source is dropped, each time it is tried: the destination may have been lost since the flip, or restored
+    /// from a backup, and then the source is all that is left.
+    async fn still_primary(&self, operation: &Operation) -> Result<(), agents::Error> {
+        let dest = self.dest(&operation.destination).await?;
+        let status = dest.status(&self.id).await?;
+        if status.is_primary() {
+            return Ok(());
+        }
+        let message = format!(
+            "it was promoted and is {} now, so the source is not dropped; if the destination is lost for ever, reopen the \
+             source with `operation force-unfence`",
+            status.phase
+        );
+        let reason = Box::new(Reason::new("NOT_PRIMARY", message, ""));
+        Err(agents::Error::Refused { party: dest.party().clone(), reason, retryable: true, known: None })
     }
 
     pub(super) async fn finish(&self, operation: &Operation) -> Event {

@@ -180,6 +180,10 @@ fn illegal(message: String, refused: &[(OperationId, Illegal)]) -> service::stat
     let words = |illegal: &Illegal| match illegal {
         Illegal::NotReady { .. } => ("NOT_READY", "wait until the operation is ready for completion"),
         Illegal::TooLate => ("TOO_LATE", "the database is at its destination: start another move to bring it back"),
+        Illegal::LastCopy => (
+            "LAST_COPY",
+            "if the destination is gone for ever, reopen the source with force-unfence; else bring the destination back",
+        ),
         Illegal::Ended { .. } => ("ENDED", "nothing is left to do for it"),
         Illegal::Unexpected { .. } => ("WRONG_STATE", "look at the operation's state and step"),
     };

@@ -40,7 +40,11 @@ pub(super) async fn forget(
         v1::Side::Dest => Event::ForgetDest { now_ms },
         v1::Side::Source | v1::Side::Unspecified => Event::ForgetSource { now_ms },
     };
-    legal(core, &stored, event)?;
+    match legal(core, &stored, event) {
+        // Said when it is recorded: while the destination answers, its loss is not what stands in the way.
+        Err(refused) if is_last_copy(&refused) => {}
+        legal => legal?,
+    }
     let operation = stored.operation();
     // A side that answers is not gone, unless it knows nothing of the operation.
     let answered = match side {
@@ -62,6 +66,10 @@ pub(super) async fn forget(
     Ok(v1::ForgetOperationResponse { operation: Some(operation) })
 }
 
+fn is_last_copy(refused: &Error) -> bool {
+    matches!(refused, Error::Illegal(refused) if refused.iter().any(|(_, why)| *why == Illegal::LastCopy))
+}
+
 pub(super) async fn force_unfence(
     core: &Core,
     peer: &Peer,
@@ -76,6 +84,9 @@ pub(super) async fn force_unfence(
         && let Ok(status) = agent.status(&id).await
         && status.may_be_primary()
     {
+        if let State::Completing(Completing { step: Step::Flipped { .. }, .. }) = operation.state {
+            return Err(Error::Illegal(vec![(id, Illegal::TooLate)]));
+        }
         let text = format!("{} is {}: clients may be writing there", agent.party(), status.phase);
         return Err(Error::TwoPrimaries(text));
     }

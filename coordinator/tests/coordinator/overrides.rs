@@ -125,3 +125,48 @@ async fn a_destination_without_its_record_keeps_the_source_fenced_until_a_person
     assert_eq!(cluster.world.writable("west", "shop"), Some(true));
     cluster.assert_clean();
 }
+
+/// Flip, and then the destination is lost before the source was dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_is_kept_when_the_destination_was_lost_after_the_flip() {
+    let cluster = Cluster::start().await;
+    let id = cluster.start_move("shop").await;
+    cluster.ready(&id).await;
+    cluster.world.block("dest", "GetStatus");
+    cluster.complete(&id).await;
+    cluster.until(&id, "flipped", |now| now.step.contains("dropping the source")).await;
+    cluster.world.lock().dests.clear();
+    cluster.world.unblock("dest", "GetStatus");
+    cluster.until(&id, "waiting", |now| now.waiting_for.join("").contains("destination agent east")).await;
+    assert_refused(forget(&cluster, &id, v1::Side::Dest).await, Code::FailedPrecondition, "LAST_COPY");
+    assert_eq!(cluster.world.calls_of("source.Release"), 0, "the source holds all that is left");
+    assert_eq!(cluster.world.writable("west", "shop"), Some(false), "nobody but a person may say that it is lost");
+
+    unfence(&cluster, &id, &id).await.unwrap();
+    cluster.until_state(&id, State::Failed).await;
+    assert_eq!(cluster.world.writable("west", "shop"), Some(true));
+    assert!(cluster.world.lock().sources.is_empty());
+}
+
+/// A destination that is something else than primary after the flip: restored from a backup that knows the operation.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_is_kept_while_the_destination_is_not_primary() {
+    let cluster = Cluster::start().await;
+    let id = cluster.start_move("shop").await;
+    cluster.ready(&id).await;
+    cluster.world.block("dest", "GetStatus");
+    cluster.complete(&id).await;
+    cluster.until(&id, "flipped", |now| now.step.contains("dropping the source")).await;
+    let restore = |phase: handover::dest_role::Phase| {
+        for role in cluster.world.lock().dests.values_mut() {
+            role.phase.clone_from(&phase);
+        }
+    };
+    restore(handover::dest_role::Phase::Replica);
+    cluster.world.unblock("dest", "GetStatus");
+    cluster.until(&id, "waiting", |now| now.waiting_for.join("").contains("is replica now")).await;
+    assert_eq!(cluster.world.writable("west", "shop"), Some(false));
+    restore(handover::dest_role::Phase::Primary { attempt: handover::Attempt(1) });
+    cluster.succeeded(&id).await;
+    cluster.assert_moved("shop");
+}

@@ -4,7 +4,7 @@ use super::{HookOutcome, Outcome, Reason};
 use crate::{Attempt, Finding, source_role::DestAnswer};
 
 /// What may happen to an operation. Times are wall clock in milliseconds since 1970.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// The source has a place free.
     Admitted {
@@ -110,7 +110,7 @@ pub enum Event {
 }
 
 /// How far both sides are, judged by the driver against the configured thresholds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Observation {
     /// The destination is past its seed.
     pub seeded: bool,
@@ -122,7 +122,7 @@ pub struct Observation {
 
 /// What the driver does while an operation is in a state: see [`super::actions`]. Each is idempotent and is repeated
 /// until an event comes of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// Wait for a place at the source. Gives `Admitted`.
     AwaitPlace,
@@ -159,4 +159,9 @@ pub(super) fn by_user() -> (Outcome, Reason) {
 pub(super) fn by_clock() -> (Outcome, Reason) {
     let message = "the operation was not completed within its window after it became ready";
     (Outcome::Cancelled, Reason::new("WINDOW_EXPIRED", message, "start it again and complete it before its deadline"))
+}
+
+/// The reason of an operation whose source was reopened by an override.
+pub(super) fn by_force() -> Reason {
+    Reason::new("FORCED_UNFENCE", "an operator reopened the source", "")
 }

@@ -4,7 +4,7 @@ use crate::{Attempt, DatabaseName, Finding, InstanceName, Kind, OperationId, Tok
 use serde::{Deserialize, Serialize};
 
 /// One copy or move of one database, as the coordinator stores it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
@@ -41,7 +41,7 @@ pub struct Operation {
 }
 
 /// What the user chose at the start.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Cap for log retained at the source, in bytes; 0 leaves it to the source agent.
     pub log_budget_bytes: u64,
@@ -50,7 +50,7 @@ pub struct Options {
 }
 
 /// Wall-clock times in milliseconds since 1970.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// Accepted.
     pub created_ms: i64,
@@ -65,7 +65,7 @@ pub struct Times {
 }
 
 /// Where an operation stands. Every state is durable.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Set by Start when it is accepted.
@@ -91,7 +91,7 @@ pub enum State {
 }
 
 /// A completion that was asked for.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Completing {
     /// The present attempt.
     pub attempt: Attempt,
@@ -106,7 +106,7 @@ pub struct Completing {
 }
 
 /// The steps of a completion.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CompletionStep {
     /// Fence (move) or mark (copy) at the source, promote at the destination.
@@ -140,7 +140,7 @@ pub enum CompletionStep {
 }
 
 /// What follows an aborted attempt.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
     /// The next attempt, because the user's Complete stands.
@@ -152,7 +152,7 @@ pub enum Then {
 }
 
 /// An operation on its way to an end without a flip.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Cancelling {
     /// How it will end.
     pub outcome: Outcome,
@@ -161,7 +161,7 @@ pub struct Cancelling {
 }
 
 /// How an operation without a flip ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// By the user's wish, or because its window ran out.
@@ -171,7 +171,7 @@ pub enum Outcome {
 }
 
 /// The steps of a cancel. The destination goes first: it alone can say that nothing was promoted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelStep {
     /// The destination removes its half.
@@ -183,7 +183,7 @@ pub enum CancelStep {
 }
 
 /// A reason with a stable code.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Reason {
     /// Stable, upper case with underscores.
     pub code: String,

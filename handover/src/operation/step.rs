@@ -2,9 +2,9 @@
 
 use super::{
     Action, CancelStep, Cancelling, Completing, CompletionStep as Step, Event, Operation, Outcome, Reason, State, Then,
-    event::{by_clock, by_user},
+    event::{by_clock, by_force, by_user},
 };
-use crate::{Attempt, Severity, source_role::DestAnswer};
+use crate::{Attempt, Kind, Severity, source_role::DestAnswer};
 
 /// Attempts that may follow an aborted one by themselves while the user's Complete stands. Each restart of an agent in the
 /// middle of a cutover uses one up; five in a row say that a person should look.
@@ -22,6 +22,10 @@ pub enum Illegal {
     /// Cancel after the flip.
     #[error("the destination is primary already")]
     TooLate,
+    /// The destination was primary and is said to be gone: the fenced source is all that is left of the database, and must
+    /// not be dropped as if nothing had happened.
+    #[error("the source is all that is left of the database, and going on would drop it")]
+    LastCopy,
     /// The operation has ended.
     #[error("the operation has ended: {state}")]
     Ended {
@@ -332,6 +336,7 @@ fn forget_dest(operation: &Operation, now_ms: i64) -> Result<Operation, Illegal>
                 let step = Step::Unfencing { reason: reason.clone(), then };
                 Ok(with(&next, State::Completing(Completing { step, ..completing.clone() })))
             }
+            Step::Flipped { released: false, .. } if operation.kind == Kind::Move => Err(Illegal::LastCopy),
             Step::Flipped { released, .. } => {
                 let step = match released {
                     true => Step::Forgetting { source_clean: false },
@@ -363,8 +368,13 @@ fn forced_unfence(operation: &Operation, now_ms: i64) -> Result<Operation, Illeg
     match &operation.state {
         State::Completing(completing) => match &completing.step {
             Step::Cutover | Step::Aborting { .. } | Step::Unfencing { .. } => {
-                let reason = Reason::new("FORCED_UNFENCE", "an operator reopened the source", "");
-                Ok(cancelling(&next, Outcome::Failed, reason))
+                Ok(cancelling(&next, Outcome::Failed, by_force()))
+            }
+            // The destination was primary, and whoever asks says that it is gone for ever.
+            Step::Flipped { released: false, .. } if operation.kind == Kind::Move => {
+                let mut next = cancelling(&next, Outcome::Failed, by_force());
+                next.freeze_ms = None;
+                Ok(next)
             }
             Step::Flipped { .. } | Step::Forgetting { .. } => Err(Illegal::TooLate),
         },
