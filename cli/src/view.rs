@@ -53,6 +53,28 @@ mirror!(
 );
 
 mirror!(
+    /// An operation in words.
+    Explanation of ExplainOperationResponse as m {
+        operation: Option<Operation> = m.operation.as_ref().map(Operation::from),
+        summary: String = m.summary.clone(),
+        since: Option<Timestamp> = m.since.and_then(moment),
+        clients: String = m.clients.clone(),
+        source_agent: String = m.source_agent.clone(),
+        dest_agent: String = m.dest_agent.clone(),
+        choices: Vec<Choice> = m.choices.iter().map(Choice::from).collect(),
+    }
+);
+
+mirror!(
+    /// One thing that a person can do about an operation.
+    Choice of Choice as m {
+        command: String = m.command.clone(),
+        effect: String = m.effect.clone(),
+        is_override: bool = m.is_override,
+    }
+);
+
+mirror!(
     /// An override that an operator used.
     Override of Override as m {
         what: String = m.what.clone(),

@@ -14,6 +14,7 @@ mod core;
 pub mod admission;
 pub mod driver;
 
+mod explain;
 mod retention;
 
 mod rpc;

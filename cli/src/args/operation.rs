@@ -137,6 +137,12 @@ pub enum OperationCommand {
         #[arg(value_name = "ID", required = true, value_parser = operation_id)]
         id: Vec<String>,
     },
+    /// What is going on in words: since when, for whom it waits, who may write, and what you can do
+    Explain {
+        /// Which
+        #[arg(value_name = "ID", value_parser = operation_id)]
+        id: String,
+    },
     /// Follow operations
     Watch(WatchArgs),
     /// Moves and copies, newest first

@@ -66,6 +66,7 @@ fn every_command_of_the_manual_parses() {
         "causeway move list --only-latest-per-database -o yaml",
         "causeway copy list --source west --active --limit 0",
         "causeway operation show 0197-a",
+        "causeway operation explain 0197-a",
         "causeway operation watch 0197-a --until ready",
         "causeway operation list --batch 0197-b",
         "causeway operation forget 0197-a --side dest --yes-i-know 0197-a",

@@ -1,6 +1,6 @@
-//! `list`, `operation show` and `operation watch`.
+//! `list`, `operation show`, `operation explain` and `operation watch`.
 
-use proto::v1::{GetOperationRequest, Kind, ListOperationsRequest};
+use proto::v1::{ExplainOperationRequest, GetOperationRequest, Kind, ListOperationsRequest};
 
 use super::{Context, word};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     render,
     rpc::Client,
-    view::{Operation, Operations},
+    view::{Explanation, Operation, Operations},
     watch::{self, Goal},
 };
 
@@ -71,6 +71,19 @@ pub(super) async fn show(context: &Context<'_>, ids: &[String]) -> Result<Exit, 
             all.iter().map(|one| render::details(output, one)).collect::<Vec<_>>().join("\n")
         }),
     }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn explain(context: &Context<'_>, id: String) -> Result<Exit, Failure> {
+    let client = context.client().await?;
+    let doing = format!("explain operation {id}");
+    let answer = client.explain_operation(&doing, ExplainOperationRequest { id }).await?;
+    if answer.operation.is_none() {
+        return Err(super::unanswered(&doing));
+    }
+    let explanation = Explanation::from(&answer);
+    let output = context.output;
+    output.answer(&explanation, || render::explanation(output, &explanation, context.now()));
     Ok(Exit::Ok)
 }
 

@@ -71,6 +71,7 @@ async fn of_kind(context: &Context<'_>, kind: proto::v1::Kind, command: KindComm
 async fn operation(context: &Context<'_>, command: OperationCommand) -> Result<Exit, Failure> {
     match command {
         OperationCommand::Show { id } => inspect::show(context, &id).await,
+        OperationCommand::Explain { id } => inspect::explain(context, id).await,
         OperationCommand::Watch(args) => inspect::watch(context, args).await,
         OperationCommand::List(args) => inspect::list(context, proto::v1::Kind::Unspecified, args).await,
         OperationCommand::Forget { side: SideWord::Source, target } => {

@@ -1,5 +1,6 @@
 //! Putting answers on the screen: tables for people, JSON and YAML for scripts, colour only on a terminal.
 
+mod explanation;
 mod operation;
 mod table;
 
@@ -18,6 +19,7 @@ use crate::{
     view::{DatabaseFindings, Finding},
 };
 
+pub use explanation::explanation;
 pub use operation::{details, line, next_step};
 pub use table::{databases, instances, operations};
 

@@ -185,7 +185,7 @@ fn figures_of_log(p: &Progress) -> String {
 }
 
 /// A moment to the second, RFC 3339 in UTC.
-fn short(moment: Timestamp) -> String {
+pub(super) fn short(moment: Timestamp) -> String {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment).to_string()
 }
 

@@ -74,6 +74,8 @@ calls! {
     start_operation(StartOperationRequest) -> StartOperationResponse;
     /// One operation.
     get_operation(GetOperationRequest) -> GetOperationResponse;
+    /// One operation in words.
+    explain_operation(ExplainOperationRequest) -> ExplainOperationResponse;
     /// A page of operations.
     list_operations(ListOperationsRequest) -> ListOperationsResponse;
     /// Completes operations.

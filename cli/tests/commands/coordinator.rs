@@ -134,6 +134,34 @@ impl Coordinator for Fake {
         }
     }
 
+    async fn explain_operation(
+        &self,
+        request: Request<v1::ExplainOperationRequest>,
+    ) -> Answer<v1::ExplainOperationResponse> {
+        let id = request.into_inner().id;
+        if of_id(&id) == "unknown" {
+            return Err(problem(Code::NotFound, "there is no such operation").reason("OPERATION_NOT_FOUND").status());
+        }
+        let mut operation = operation(of_id(&id), State::Completing, 5);
+        operation.waiting_for = vec!["destination agent east: it does not answer".into()];
+        Ok(Response::new(v1::ExplainOperationResponse {
+            operation: Some(operation),
+            summary: "Attempt 1 is being given up.".into(),
+            since: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            clients: "Nobody: west is closed, and east is not open.".into(),
+            source_agent: "it is fenced".into(),
+            dest_agent: "it does not answer: refused".into(),
+            choices: vec![
+                v1::Choice { command: String::new(), effect: "Start it again.".into(), is_override: false },
+                v1::Choice {
+                    command: format!("causeway operation force-unfence {id}"),
+                    effect: "Only if east is gone for ever.".into(),
+                    is_override: true,
+                },
+            ],
+        }))
+    }
+
     async fn list_operations(&self, request: Request<v1::ListOperationsRequest>) -> Answer<v1::ListOperationsResponse> {
         let from: usize = request.into_inner().page_token.parse().unwrap_or(0);
         let to = LISTED.min(from + 10);

@@ -181,3 +181,25 @@ async fn a_file_gives_defaults_and_flags_win() {
         .exits(2)
         .complains(&["coordinater", "coordinator"]);
 }
+
+#[tokio::test]
+async fn an_explanation_says_what_is_going_on_and_what_can_be_done() {
+    let fake = Fake::serve().await;
+    let told = run(&fake, "operation explain 0197-shop").await.exits(0).stdout;
+    for words in [
+        "move of shop from west to east: completing since 2023-11-14T22:13:20Z",
+        "Attempt 1 is being given up.",
+        "Nobody: west is closed, and east is not open.",
+        "source agent of west: it is fenced",
+        "destination agent of east: it does not answer: refused",
+        "It waits for",
+        "causeway operation force-unfence 0197-shop  (override, asks twice)",
+        "Only if east is gone for ever.",
+    ] {
+        assert!(told.contains(words), "{words:?} is not in\n{told}");
+    }
+    let json = run(&fake, "operation explain 0197-shop -o json").await.exits(0).json();
+    assert_eq!(json["operation"]["state"], "completing");
+    assert_eq!(json["choices"][1]["is_override"], true);
+    run(&fake, "operation explain 0197-unknown").await.exits(5);
+}

@@ -3,6 +3,7 @@
 mod databases;
 mod decide;
 mod error;
+mod explain;
 mod fields;
 mod instances;
 mod list;
@@ -89,6 +90,13 @@ impl Coordinator for Api {
 
     async fn get_operation(&self, request: Request<v1::GetOperationRequest>) -> Answer<v1::GetOperationResponse> {
         answer(list::get(&self.core, request.into_inner()).await)
+    }
+
+    async fn explain_operation(
+        &self,
+        request: Request<v1::ExplainOperationRequest>,
+    ) -> Answer<v1::ExplainOperationResponse> {
+        answer(explain::explain(&self.core, request.into_inner()).await)
     }
 
     async fn list_operations(&self, request: Request<v1::ListOperationsRequest>) -> Answer<v1::ListOperationsResponse> {

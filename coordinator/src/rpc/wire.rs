@@ -158,7 +158,8 @@ fn progress(progress: &Progress) -> v1::Progress {
     }
 }
 
-fn timestamp(ms: i64) -> prost_types::Timestamp {
+/// A time of the wall clock.
+pub(super) fn timestamp(ms: i64) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: ms.div_euclid(1000),
         nanos: i32::try_from(ms.rem_euclid(1000)).unwrap_or(0) * 1_000_000,

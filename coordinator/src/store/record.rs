@@ -19,6 +19,10 @@ pub struct Record {
     /// When the present attempt's cutover began.
     #[serde(default)]
     pub cutover: Option<CutoverStart>,
+    /// Wall clock when it came into its present state and step, in milliseconds since 1970; nothing in a record of an
+    /// earlier version.
+    #[serde(default)]
+    pub since_ms: Option<i64>,
     /// How far it was at the last change of its state.
     #[serde(default)]
     pub progress: Progress,
@@ -36,12 +40,16 @@ pub struct CutoverStart {
 impl Record {
     /// The record of a new operation.
     pub fn new(operation: Operation) -> Self {
-        Self { operation, max_freeze_ms: 0, cutover: None, progress: Progress::default() }
+        let since_ms = Some(operation.times.created_ms);
+        Self { operation, max_freeze_ms: 0, cutover: None, since_ms, progress: Progress::default() }
     }
 
     /// The record after a step of the state machine at `now_ms`.
     pub fn advanced(&self, next: Operation, now_ms: i64) -> Self {
         let mut record = Self { operation: next, ..self.clone() };
+        if record.operation.state != self.operation.state {
+            record.since_ms = Some(now_ms);
+        }
         if let State::Completing(completing) = &record.operation.state {
             if completing.max_freeze_ms > 0 {
                 record.max_freeze_ms = completing.max_freeze_ms;

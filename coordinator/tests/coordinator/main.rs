@@ -4,6 +4,7 @@ mod cluster;
 mod fakes;
 
 mod ends;
+mod explain;
 mod faults;
 mod freeze;
 mod journeys;

@@ -6,6 +6,7 @@
 mod clients;
 mod databases;
 mod endings;
+mod explain;
 mod flip;
 mod journeys;
 mod kills;

@@ -10,7 +10,7 @@ use causeway_tests::{
 use std::process::{Command, Output};
 
 /// `causeway` as a script runs it: nobody can be asked.
-fn causeway(cluster: &Cluster, args: &[&str]) -> Output {
+pub fn causeway(cluster: &Cluster, args: &[&str]) -> Output {
     let certs = cluster.certs();
     Command::new(binaries::path("causeway"))
         .args(args)
@@ -34,7 +34,7 @@ fn confirmed(cluster: &Cluster, op: &Op<'_>, args: &[&str]) -> (i32, String) {
 }
 
 #[track_caller]
-fn done(cluster: &Cluster, op: &Op<'_>, args: &[&str]) {
+pub fn done(cluster: &Cluster, op: &Op<'_>, args: &[&str]) {
     let (code, error) = confirmed(cluster, op, args);
     assert_eq!(code, 0, "{args:?}: {error}");
 }
