@@ -27,10 +27,12 @@ fn what_is_missing_is_named() {
         let (code, said) = ends(program, &["--engine=postgres", "--postgres=user=x password=hunter2"], &[]);
         assert_eq!(code, 2, "{said}");
         assert!(said.contains("no host") && !said.contains("hunter2"), "{said}");
-        let (code, said) =
-            ends(program, &["--engine=postgres", "--postgres=host=h user=u", "--postgres-ca=/nowhere"], &[]);
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains("/nowhere"), "{said}");
+        for (mode, part) in [("require", "/nowhere"), ("prefer", "sslmode=prefer")] {
+            let dsn = format!("--postgres=host=h user=u sslmode={mode}");
+            let (code, said) = ends(program, &["--engine=postgres", &dsn, "--postgres-ca=/nowhere"], &[]);
+            assert_eq!(code, 2, "{said}");
+            assert!(said.contains(part) && said.contains("(POSTGRES_CONFIG); "), "{said}");
+        }
     }
 }
 
