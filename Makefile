@@ -48,6 +48,7 @@ model:
 
 ## bench: the figures of docs/benchmarks.md, side by side with what else copies a database
 bench:
+	tools/ensure-postgres.sh bench
 	$(CARGO) build --release --locked --workspace --bins
 	target/release/causeway-bench $(BENCH_ARGS)
 
