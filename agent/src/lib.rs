@@ -1,9 +1,10 @@
-//! What the two agents have in common: the flags about their instance, the engines' host, and the life of a process that
-//! holds a lock.
+//! What the two agents have in common: the flags about their instance, the engines' host, the life of a process that holds a
+//! lock, and what engines' errors are on the wire.
 
 pub mod config;
 pub mod life;
 pub mod process;
+pub mod rpc;
 
 mod host;
 

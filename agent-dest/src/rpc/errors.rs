@@ -44,7 +44,7 @@ fn details(status: Problem, error: &Error) -> Problem {
 
 fn look(error: &Error) -> (Code, &'static str, String) {
     let (code, reason, remedy) = match error {
-        Error::Engine(error) => return (engine_code(error), error.code(), error.remedy()),
+        Error::Engine(error) => return (agent::rpc::code(error), error.code(), error.remedy()),
 
         Error::Unknown(_) => (Code::NotFound, "OPERATION_UNKNOWN", "list what the agent knows with Describe"),
         Error::Late { .. } => (Code::Aborted, "STALE_VERSION", "give the command with the operation's present version"),
@@ -110,22 +110,6 @@ fn look(error: &Error) -> (Code, &'static str, String) {
         Error::Broken => (Code::Cancelled, "BROKEN", ""),
     };
     (code, reason, remedy.to_owned())
-}
-
-fn engine_code(error: &engines::Error) -> Code {
-    use engines::Error as E;
-    match error {
-        E::Busy(_) | E::NameTaken(_) | E::Unsupported { .. } | E::Incarnation(_) | E::Misuse(_) => {
-            Code::FailedPrecondition
-        }
-        E::NoDatabase(_) => Code::NotFound,
-        E::Corrupt(_) => Code::DataLoss,
-        E::Gap { .. } | E::LogLost(_) => Code::OutOfRange,
-        E::Budget { .. } | E::DiskFull(_) => Code::ResourceExhausted,
-        E::Io { .. } | E::Database { transient: true, .. } => Code::Unavailable,
-        // The guard around the engine lets nobody see that the lock is lost.
-        E::Superseded { .. } | E::Internal(_) | E::Database { transient: false, .. } => Code::Internal,
-    }
 }
 
 /// What came wrong from tonic's decoder or from the network, in the session's words.

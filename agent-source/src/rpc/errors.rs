@@ -21,7 +21,7 @@ pub fn status(error: Error) -> Status {
         | Error::Closed
         | Error::Dest(_) => Code::Unavailable,
         Error::Protocol(_) => Code::Internal,
-        Error::Engine(error) => engine_code(error),
+        Error::Engine(error) => agent::rpc::code(error),
     };
     let mut answer = problem(code, chain(&error)).reason(error.code()).remedy(error.remedy());
     // The coordinator raises its own version above this one, if the command is its newest.
@@ -34,25 +34,6 @@ pub fn status(error: Error) -> Status {
         }
     }
     answer.status()
-}
-
-fn engine_code(error: &engines::Error) -> Code {
-    use engines::Error::*;
-    match error {
-        NoDatabase(_) => Code::NotFound,
-        NameTaken(_) => Code::AlreadyExists,
-        Busy(_) | Unsupported { .. } | Incarnation(_) | LogLost(_) | Budget { .. } => Code::FailedPrecondition,
-        Corrupt(_) => Code::DataLoss,
-        DiskFull(_) => Code::ResourceExhausted,
-        Gap { .. } => Code::OutOfRange,
-        Superseded { .. } => Code::Aborted,
-        Io { .. } => Code::Unavailable,
-        Database { transient, .. } => match transient {
-            true => Code::Unavailable,
-            false => Code::Internal,
-        },
-        Misuse(_) | Internal(_) => Code::Internal,
-    }
 }
 
 /// A request with fields that are not what they should be.

@@ -25,7 +25,7 @@ const TABLE: [(&str, &[&str]); 11] = [
 
 /// The dependencies that only some crates may name.
 const THEIRS: [(&str, &[&str]); 11] = [
-    ("tonic", &["proto", "service", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
+    ("tonic", &["proto", "service", "agent", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
     ("prost", &["proto"]),
     ("rusqlite", &["engines", "ledger", "tests"]),
     ("postgres", &["ledger", "tests"]),
