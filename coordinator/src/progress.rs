@@ -46,6 +46,18 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The same with what the source alone knows of its log, when the destination cannot be asked.
+    pub fn with_log_of(self, source: &Progress) -> Progress {
+        Progress {
+            lag_bytes: source.lag_bytes,
+            lag_ms: source.lag_ms,
+            retained_bytes: source.retained_bytes,
+            retained_budget_bytes: source.retained_budget_bytes,
+            reconnects: source.reconnects,
+            ..self
+        }
+    }
+
     /// One view of what the two agents know: the destination's word counts for what is durable there, the source's for
     /// all that is still on its side.
     pub fn merged(source: &Progress, dest: &Progress) -> Progress {

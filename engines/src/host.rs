@@ -1,6 +1,6 @@
 //! What an engine needs of the process it runs in, injected so that a simulation can replay it.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 /// Clock and blocking IO of the process. Engines take one when they are made and use nothing else for the two.
 pub trait Host: Send + Sync + 'static {
@@ -10,6 +10,16 @@ pub trait Host: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
     /// Runs a job that may block, on a thread where that harms nobody. The job tells its end itself.
     fn blocking(&self, job: Box<dyn FnOnce() + Send>);
+    /// Bytes that a process without privileges may still take on the disk that holds `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        free_bytes(path)
+    }
+}
+
+/// What statvfs says of the disk that holds `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// A [`Host`] of the real world, for tests and tools.

@@ -25,6 +25,17 @@ fn bad(field: &str, error: IdError) -> BadField {
     BadField { field: field.to_owned(), problem: error.to_string() }
 }
 
+/// Log is retained near its cap from this share of it on, in percent.
+const NEAR_CAP_PERCENT: u128 = 80;
+
+impl v1::Progress {
+    /// Whether the log retained at the source comes near its cap, at which the operation ends.
+    pub fn near_cap(&self) -> bool {
+        let (used, cap) = (u128::from(self.retained_bytes), u128::from(self.retained_budget_bytes));
+        cap > 0 && used * 100 >= cap * NEAR_CAP_PERCENT
+    }
+}
+
 /// Reads an operation id.
 pub fn operation_id(field: &str, text: &str) -> Result<OperationId, BadField> {
     OperationId::parse(text).map_err(|e| bad(field, e))
@@ -112,4 +123,18 @@ pub fn finding(wire: v1::Finding) -> Finding {
         _ => Side::Coordinator,
     };
     Finding { severity, side, code: wire.code, message: wire.message, remedy: wire.remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_fifths_of_the_cap_are_near_it() {
+        let near = |retained_bytes, retained_budget_bytes| {
+            v1::Progress { retained_bytes, retained_budget_bytes, ..Default::default() }.near_cap()
+        };
+        assert!(!near(0, 0) && !near(5, 0) && !near(79, 100));
+        assert!(near(80, 100) && near(200, 100) && near(u64::MAX, u64::MAX));
+    }
 }

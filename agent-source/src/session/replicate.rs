@@ -5,6 +5,7 @@ use super::{
     lane::{self, Frames, Lane, send},
     window::Window,
 };
+use engines::source::Backlog;
 use handover::source_role::Phase;
 use proto::v1::{self, dest_frame, source_frame};
 use service::Backoff;
@@ -71,6 +72,7 @@ impl Session {
                         _ => tracing::debug!(operation = %self.operation, error = why, "replicate"),
                     }
                     self.meter.trouble(&error);
+                    self.measure_retained().await;
                     backoff.wait(&self.shared.env).await;
                 }
             }
@@ -197,8 +199,27 @@ impl Session {
         loop {
             interval.tick().await;
             if let Some(received) = self.meter.received_position() {
-                self.meter.backlog(stream.backlog(&received).await?);
+                self.note_backlog(stream.backlog(&received).await?);
             }
+        }
+    }
+
+    /// While the destination is away the log it lacks grows: that is when its figures matter most.
+    async fn measure_retained(&self) {
+        let (stream, received) = (self.stream.lock().await.clone(), self.meter.received_position());
+        if let (Some(stream), Some(received)) = (stream, received)
+            && let Ok(backlog) = stream.backlog(&received).await
+        {
+            self.note_backlog(backlog);
+        }
+    }
+
+    fn note_backlog(&self, backlog: Backlog) {
+        let before = self.meter.progress().near_cap();
+        self.meter.backlog(backlog);
+        if !before && self.meter.progress().near_cap() {
+            tracing::warn!(operation = %self.operation, retained_bytes = backlog.retained_bytes,
+                budget_bytes = backlog.budget_bytes, "the retained log comes near its cap, at which the operation ends");
         }
     }
 

@@ -34,6 +34,9 @@ pub(super) fn progress(operation: &Operation) -> String {
         "preparing" => step(operation).into_iter().chain(Some("preparing".to_owned())).take(1).collect(),
         _ => step(operation).into_iter().collect(),
     };
+    if operation.findings.iter().any(|finding| finding.code == "LOG_BUDGET_NEAR") {
+        parts.push("retained log near its cap".to_owned());
+    }
     if !operation.waiting_for.is_empty() {
         parts.push(format!("waits for {}", operation.waiting_for.join(", ")));
     }

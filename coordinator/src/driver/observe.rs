@@ -30,7 +30,10 @@ impl Performer {
                     let observation = judge(&self.core.limits, &source, &dest);
                     return Event::Observed { observation, now_ms };
                 }
-                _ => self.note(false),
+                (source, _) => {
+                    self.note(false);
+                    self.publish_retained(source.as_ref().ok());
+                }
             }
         }
     }
@@ -44,6 +47,8 @@ impl Performer {
             let (source, dest) = self.statuses(operation).await;
             if let (Ok(source), Ok(dest)) = (&source, &dest) {
                 self.publish(source, dest, self.core.now_ms());
+            } else {
+                self.publish_retained(source.as_ref().ok());
             }
             self.note(source.is_ok() && dest.is_ok());
         }
@@ -86,6 +91,14 @@ impl Performer {
         let now: Duration = self.core.env.monotonic();
         self.lock().rate.fill(now, dest.seeded(), &mut progress);
         self.core.hub.set_progress(&self.id, progress);
+    }
+
+    /// While the destination is away the log retained for it grows: that is shown all the same.
+    fn publish_retained(&self, source: Option<&SourceStatus>) {
+        let known = self.core.hub.view(&self.id).and_then(|view| view.progress);
+        if let (Some(source), Some(known)) = (source, known) {
+            self.core.hub.set_progress(&self.id, known.with_log_of(&source.progress));
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, super::perform::Watching> {

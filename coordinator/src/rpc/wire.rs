@@ -1,7 +1,7 @@
 //! Records and views as messages.
 
 use handover::operation::{CancelStep, Completing, CompletionStep, HookOutcome, Operation, Reason, State};
-use handover::{Attempt, Kind};
+use handover::{Attempt, Finding, Kind, Side};
 use proto::{convert, v1};
 
 use crate::{core::Core, driver::View, instances::Known, progress::Progress, store::Stored};
@@ -23,6 +23,8 @@ fn build(stored: &Stored, view: Option<&View>, place: u32) -> v1::Operation {
     let operation = &record.operation;
     let stored_progress = (record.progress != Progress::default()).then_some(&record.progress);
     let shown = view.and_then(|view| view.progress.as_ref()).or(stored_progress);
+    let progress = shown.map(progress);
+    let near_cap = progress.as_ref().filter(|progress| !operation.state.ended() && progress.near_cap());
     let (state, status) = state(&operation.state);
     v1::Operation {
         id: operation.id.to_string(),
@@ -38,8 +40,13 @@ fn build(stored: &Stored, view: Option<&View>, place: u32) -> v1::Operation {
         attempt: operation.attempt.0,
         reason: current_reason(operation).map(reason),
         waiting_for: view.map(|view| view.waiting.values().cloned().collect()).unwrap_or_default(),
-        findings: operation.findings.iter().map(convert::finding_to_wire).collect(),
-        progress: shown.map(progress),
+        findings: operation
+            .findings
+            .iter()
+            .chain(near_cap.map(retained).as_ref())
+            .map(convert::finding_to_wire)
+            .collect(),
+        progress,
         created: Some(timestamp(operation.times.created_ms)),
         started: operation.times.started_ms.map(timestamp),
         ready: operation.times.ready_ms.map(timestamp),
@@ -133,6 +140,17 @@ fn hook(hook: &HookOutcome) -> v1::Hook {
 
 fn used((what, at_ms): &(String, i64)) -> v1::Override {
     v1::Override { what: what.clone(), at: Some(timestamp(*at_ms)) }
+}
+
+/// The warning before the operation ends by itself.
+fn retained(progress: &v1::Progress) -> Finding {
+    let (used, cap) = (progress.retained_bytes, progress.retained_budget_bytes);
+    Finding::warning(
+        Side::Source,
+        "LOG_BUDGET_NEAR",
+        format!("{used} bytes of log are retained at the source; at {cap} the operation ends"),
+        "bring the destination back or complete the operation; or cancel it and start again with a larger log budget",
+    )
 }
 
 fn progress(progress: &Progress) -> v1::Progress {

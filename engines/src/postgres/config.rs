@@ -35,6 +35,9 @@ pub struct Setup {
     pub takeover_after: Duration,
     /// Bytes of log that may be retained for one operation, unless the operation says otherwise.
     pub log_budget_bytes: u64,
+    /// The share of the free disk, in percent, that retained log may take, where the agent can see the disk: a cap beside the
+    /// budget in bytes. Default 20: applications keep four fifths.
+    pub free_share_percent: u8,
     /// The `pg_dump` to read schemas with; not older than the source server.
     pub pg_dump: PathBuf,
     /// What the source does about DDL.
@@ -54,6 +57,7 @@ impl Setup {
             ca: None,
             takeover_after: Duration::from_secs(10),
             log_budget_bytes: 10 << 30,
+            free_share_percent: 20,
             pg_dump: PathBuf::from("pg_dump"),
             on_ddl: OnDdl::default(),
             apply_connections: 0,

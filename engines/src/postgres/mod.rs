@@ -7,6 +7,7 @@ mod apply;
 mod catalog;
 mod config;
 mod dest;
+mod disk;
 mod log;
 mod payload;
 mod position;

@@ -2,6 +2,7 @@
 //! closing it to connections in the catalog.
 
 mod begin;
+mod budget;
 mod ddl;
 mod engine;
 mod extras;
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     store: Store,
     streams: Mutex<HashMap<OperationId, Weak<Stream>>>,
     limits: Limits,
+    disk: budget::LogDisk,
 }
 
 /// How long to wait for what others do.
@@ -68,7 +70,7 @@ impl Default for Limits {
 impl Inner {
     fn new(config: PostgresConfig, host: Arc<dyn Host>, limits: Limits) -> Self {
         let store = Store::new(config.clone(), Half::Source);
-        Self { config, host, store, streams: Mutex::default(), limits }
+        Self { config, host, store, streams: Mutex::default(), limits, disk: budget::LogDisk::default() }
     }
 
     /// A session with a database. The purpose begins with the half, so that a take-over ends it.

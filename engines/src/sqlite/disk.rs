@@ -108,7 +108,5 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Bytes that a process without privileges may still take on the disk that holds `path`.
 pub fn free_bytes(path: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(path)
-        .map_err(|e| Error::io(format!("ask for the free space of {}", path.display()), e.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    crate::host::free_bytes(path).map_err(|e| Error::io(format!("ask for the free space of {}", path.display()), e))
 }

@@ -1,5 +1,6 @@
 //! What stands in the way of copying or moving a database, what to know before, and what it needs at its destination.
 
+mod budget;
 mod database;
 pub(super) mod needs;
 mod server;

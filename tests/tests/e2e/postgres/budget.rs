@@ -21,6 +21,47 @@ fn write_much(cluster: &Cluster) {
     }
 }
 
+/// Writes until the operation's slot retains so much.
+fn write_until_retained(cluster: &Cluster, bytes: u64) {
+    let west = cluster.postgres("west");
+    let retained = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots";
+    while west.value("postgres", retained).parse::<u64>().expect("one slot") < bytes {
+        west.sql(
+            "shop",
+            "INSERT INTO scratch(body) SELECT decode(repeat(md5(i::text), 60), 'hex') FROM generate_series(1, 200) i",
+        );
+    }
+}
+
+fn warned(operation: &v1::Operation) -> bool {
+    operation.findings.iter().any(|finding| finding.code == "LOG_BUDGET_NEAR")
+}
+
+#[test]
+fn a_warning_comes_before_the_end() {
+    let cluster = cluster();
+    let op = start(&cluster);
+    cluster.kill(DEST);
+    write_until_retained(&cluster, BUDGET / 2);
+    let halfway = op.until_it("half of it is known", |op| figures(op).0 >= BUDGET / 2);
+    assert!(!warned(&halfway), "{halfway:?}");
+    write_until_retained(&cluster, BUDGET / 100 * 83);
+    let near = op.until_it("the warning", warned);
+    let (retained, cap) = figures(&near);
+    assert!(retained > BUDGET / 100 * 80 && cap == BUDGET, "{retained} of {cap}");
+    assert!(!causeway_tests::operation::ended(&near), "{near:?}");
+    // The warning was in time.
+    cluster.restart(DEST);
+    op.complete();
+    let succeeded = op.until_succeeded();
+    assert!(!warned(&succeeded), "{succeeded:?}");
+}
+
+fn figures(operation: &v1::Operation) -> (u64, u64) {
+    let progress = operation.progress.clone().unwrap_or_default();
+    (progress.retained_bytes, progress.retained_budget_bytes)
+}
+
 #[track_caller]
 fn assert_ended_by_the_budget(cluster: &Cluster, op: &Op<'_>) {
     let ended = op.until_ended();

@@ -1,6 +1,6 @@
 //! What the server has to offer: version, settings, slots, rights, and `pg_dump` beside the agent.
 
-use super::{Inner, Subject, error, warning};
+use super::{Inner, Subject, budget, error, warning};
 use crate::{
     Result,
     postgres::{
@@ -42,7 +42,8 @@ pub(super) async fn examine(
             "run the agents beside the primary, or promote this server",
         ));
     }
-    logging(inner, &row, subject, findings)?;
+    let budget = budget::judge(inner, sql, findings).await?;
+    logging(&row, budget, subject, findings)?;
     rights(&row, findings);
     pg_dump(inner, version, findings).await;
     transactions(sql, findings).await?;
@@ -64,7 +65,7 @@ fn settings(subject: &Subject<'_>) -> String {
     )
 }
 
-fn logging(inner: &Inner, row: &Row, subject: &Subject<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+fn logging(row: &Row, budget: u64, subject: &Subject<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     if row.text(2) != "logical" {
         findings.push(error(
             "WAL_LEVEL",
@@ -86,8 +87,7 @@ fn logging(inner: &Inner, row: &Row, subject: &Subject<'_>, findings: &mut Vec<F
             ));
         }
     }
-    let (keep, budget) = (row.parse::<i64>(5)?, inner.config.setup().log_budget_bytes);
-    match u64::try_from(keep) {
+    match u64::try_from(row.parse::<i64>(5)?) {
         Err(_) => findings.push(warning(
             "WAL_KEEP_UNLIMITED",
             "max_slot_wal_keep_size is unlimited, so that nothing bounds the retained log while the agent is down"

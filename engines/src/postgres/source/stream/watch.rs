@@ -6,6 +6,7 @@ use crate::{
     postgres::{
         position::{Lsn, Point},
         rows::one,
+        source::budget,
         sql::literal,
     },
     source::Backlog,
@@ -20,6 +21,7 @@ const SAMPLES_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub(super) enum Ended {
     Budget { used: u64, budget: u64 },
+    GivenUp,
     Ddl(String),
 }
 
@@ -27,6 +29,15 @@ impl Ended {
     fn error(&self) -> Error {
         match self {
             Ended::Budget { used, budget } => Error::Budget { used: *used, budget: *budget },
+            Ended::GivenUp => Error::Unsupported {
+                code: "SLOT_INVALIDATED",
+                message: "the server gave the operation's replication slot up to keep its disk from filling, as \
+                          max_slot_wal_keep_size tells it"
+                    .to_owned(),
+                remedy:
+                    "raise max_slot_wal_keep_size or keep the outages of agents and destination short, then start again"
+                        .to_owned(),
+            },
             Ended::Ddl(command) => Error::Unsupported {
                 code: "DDL",
                 message: format!("a definition was changed while the operation ran: {command}"),
@@ -73,6 +84,8 @@ pub(super) struct SlotState {
     pub(super) confirmed: Option<Lsn>,
     /// Bytes that it retains.
     pub(super) retained: u64,
+    /// How many it may.
+    pub(super) budget: u64,
     /// The server gave it up to save its disk, as `max_slot_wal_keep_size` told it.
     pub(super) lost: bool,
 }
@@ -101,18 +114,21 @@ async fn observe(stream: &Stream) -> Result<SlotState> {
         literal(&stream.names.slot)
     );
     let row = one(&sql, "look at the replication slot", &query).await?;
-    let budget = budget(stream);
     let lost = row.maybe(2) == Some("lost");
     let retained = match (lost, row.maybe(3)) {
-        (true, _) => budget.saturating_add(1),
         (false, Some(_)) => row.parse(3)?,
-        (false, None) => 0,
+        _ => 0,
     };
-    if retained > budget {
-        stream.state().ended = Some(Ended::Budget { used: retained, budget });
+    let budget = budget::cap(&stream.inner, &sql, stream.role.log_budget_bytes, retained).await?;
+    let ended = match lost {
+        true => Some(Ended::GivenUp),
+        false => (retained > budget).then_some(Ended::Budget { used: retained, budget }),
+    };
+    if let Some(ended) = ended {
+        stream.state().ended = Some(ended);
     }
     let confirmed = row.maybe(1).filter(|_| !lost).map(str::parse).transpose()?;
-    Ok(SlotState { now: row.text(0).parse()?, confirmed, retained, lost })
+    Ok(SlotState { now: row.text(0).parse()?, confirmed, retained, budget, lost })
 }
 
 /// Notes that the transaction of a command was seen in the log.
@@ -127,13 +143,6 @@ pub(super) fn ddl(stream: &Stream, command: String) -> Error {
 pub(super) fn ended(stream: &Stream) -> Result<()> {
     let state = stream.state();
     state.ended.as_ref().map_or(Ok(()), |ended| Err(ended.error()))
-}
-
-fn budget(stream: &Stream) -> u64 {
-    match stream.role.log_budget_bytes {
-        0 => stream.inner.config.setup().log_budget_bytes,
-        bytes => bytes,
-    }
 }
 
 pub(super) async fn backlog(stream: &Stream, after: &Position) -> Result<Backlog> {
@@ -154,7 +163,7 @@ pub(super) async fn backlog(stream: &Stream, after: &Position) -> Result<Backlog
     let mut state = stream.state();
     state.samples.add(slot.now, now_ms);
     let oldest_ms = if bytes == 0 { 0 } else { state.samples.first_after(from).unwrap_or(now_ms) };
-    Ok(Backlog { bytes, oldest_ms, retained_bytes: slot.retained, budget_bytes: budget(stream) })
+    Ok(Backlog { bytes, oldest_ms, retained_bytes: slot.retained, budget_bytes: slot.budget })
 }
 
 pub(super) async fn health(stream: &Stream) -> Result<()> {

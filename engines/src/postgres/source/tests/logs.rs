@@ -89,6 +89,24 @@ async fn a_slot_that_the_server_gave_up_is_over_budget() {
         rig.cluster.run(SHOP, "SELECT pg_switch_wal(); INSERT INTO u VALUES (1); UPDATE t SET v = ''; CREATE TEMP TABLE x AS SELECT txid_current(); SELECT pg_switch_wal()").await;
     }
     rig.cluster.run(SHOP, "CHECKPOINT").await;
+    let ended = stream.health().await.expect_err("the slot is lost");
+    assert_eq!((ended.code(), ended.retryable()), ("SLOT_INVALIDATED", false), "{ended}");
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_lowers_the_cap() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.begin(Kind::Move).await;
+    rig.disk.tell(Some(1 << 30)).await;
+    let (stream, seed) = rig.seeded().await;
+    let budget = |backlog: crate::source::Backlog| backlog.budget_bytes;
+    let cap = budget(stream.backlog(&seed.plan.log_resume).await.expect("measure"));
+    assert!((204 << 20..256 << 20).contains(&cap), "a fifth of a gigabyte: {cap}");
+    rig.disk.tell(None).await;
+    assert_eq!(budget(stream.backlog(&seed.plan.log_resume).await.expect("measure")), 10 << 30, "bytes alone");
+    // Somebody else fills it.
+    rig.disk.tell(Some(1 << 20)).await;
+    rig.cluster.run(SHOP, "INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 10000) n").await;
     assert!(matches!(stream.health().await, Err(Error::Budget { .. })));
 }
 

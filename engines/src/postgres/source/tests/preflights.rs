@@ -44,6 +44,25 @@ async fn a_good_database_has_no_errors_and_says_what_it_needs() {
 }
 
 #[tokio::test]
+async fn a_disk_without_room_for_log_is_told() {
+    let rig = Rig::with("max_slot_wal_keep_size = 20GB", "SELECT 1").await;
+    let told = async |free| {
+        rig.disk.tell(free).await;
+        let found = findings(&rig, SHOP).await;
+        found.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(told(Some(1 << 40)).await, Vec::<String>::new());
+    assert_eq!(told(Some(40 << 30)).await, ["LOG_SPACE_SMALL"]);
+    assert_eq!(told(Some(255 << 20)).await, ["LOG_SPACE"]);
+    // From here on the agent does not see the directory.
+    let mut rig = rig;
+    rig.disk.tell(None).await;
+    rig.restart().await;
+    let found = findings(&rig, SHOP).await;
+    assert_eq!(codes(&found, Severity::Warning), ["LOG_SPACE_NOT_CHECKED"]);
+}
+
+#[tokio::test]
 async fn everything_in_the_way_is_told_at_once() {
     let rig = Rig::with(
         "wal_level = replica\nmax_replication_slots = 0\nmax_prepared_transactions = 5\nmax_slot_wal_keep_size = 1MB",
@@ -81,7 +100,7 @@ async fn an_ordinary_role_and_a_missing_pg_dump_are_named() {
     assert!(codes(&findings(&rig, SHOP).await, Severity::Error).contains(&"PG_DUMP"));
     rig.cluster.run("postgres", "CREATE ROLE agent LOGIN REPLICATION; GRANT ALL ON SCHEMA causeway TO agent; GRANT ALL ON ALL TABLES IN SCHEMA causeway TO agent").await;
     rig.setup.dsn = format!("host=127.0.0.1 port={} user=agent dbname=postgres", rig.cluster.port());
-    let source = super::rig::engine(&rig.setup, rig.limits);
+    let source = super::rig::engine(&rig.setup, rig.limits, &rig.disk);
     let old = std::mem::replace(&mut rig.source, source);
     drop(old);
     rig.source.take_over().await.expect("take over");

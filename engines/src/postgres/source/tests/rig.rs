@@ -3,7 +3,7 @@
 use super::super::{Limits, PostgresSource, names::Names};
 use crate::{
     Result,
-    host::RealHost,
+    host::{Host, RealHost},
     postgres::{
         config::Setup,
         payload::{Extra, LogPayload, PlanHeader, decode},
@@ -16,7 +16,12 @@ use handover::{
     Attempt, CommandVersion, DatabaseName, Kind, OperationId, Position, Token,
     source_role::{Event, Phase, SourceRole, step},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 pub(super) const SHOP: &str = "shop";
 
@@ -26,6 +31,7 @@ pub(super) struct Rig {
     pub(super) role: Option<SourceRole>,
     pub(super) limits: Limits,
     pub(super) setup: Setup,
+    pub(super) disk: Arc<Disk>,
     version: u64,
 }
 
@@ -45,9 +51,10 @@ impl Rig {
             end_wait: Duration::from_secs(3),
         };
         let setup = cluster.setup();
-        let source = engine(&setup, limits);
+        let disk = Arc::new(Disk(Mutex::new(Some(1 << 40))));
+        let source = engine(&setup, limits, &disk);
         source.take_over().await.expect("take over");
-        Self { cluster, source, role: None, limits, setup, version: 1 }
+        Self { cluster, source, role: None, limits, setup, disk, version: 1 }
     }
 
     pub(super) fn version(&mut self) -> CommandVersion {
@@ -93,7 +100,7 @@ impl Rig {
 
     /// The agent is killed and started again.
     pub(super) async fn restart(&mut self) {
-        self.source = engine(&self.setup, self.limits);
+        self.source = engine(&self.setup, self.limits, &self.disk);
         self.source.take_over().await.expect("take over");
     }
 
@@ -174,9 +181,39 @@ impl Rig {
     }
 }
 
-pub(super) fn engine(setup: &Setup, limits: Limits) -> PostgresSource {
+/// The real world, but for a disk that has as much room as it is told to have.
+pub(super) struct Disk(Mutex<Option<u64>>);
+
+impl Disk {
+    /// From now on so many bytes are free, or nobody can see how many. What was seen before is forgotten.
+    pub(super) async fn tell(&self, free: Option<u64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = free;
+        tokio::time::sleep(super::super::budget::LOOK_EVERY).await;
+    }
+}
+
+impl Host for Disk {
+    fn now_ms(&self) -> i64 {
+        RealHost.now_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        RealHost.monotonic()
+    }
+
+    fn blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        RealHost.blocking(job);
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let free = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))
+    }
+}
+
+pub(super) fn engine(setup: &Setup, limits: Limits, disk: &Arc<Disk>) -> PostgresSource {
     let config = crate::postgres::PostgresConfig::new(setup.clone()).expect("the settings are good");
-    PostgresSource::with(config, Arc::new(RealHost), limits)
+    PostgresSource::with(config, disk.clone(), limits)
 }
 
 /// A seed as it was read.

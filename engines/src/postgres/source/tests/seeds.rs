@@ -152,7 +152,7 @@ async fn the_snapshot_outlives_the_agent_and_goes_by_itself() {
     assert_eq!(rig.cluster.column("postgres", holders).await, holder);
     drop(stream);
     let setup = rig.setup.clone();
-    rig.source = super::rig::engine(&setup, rig.limits);
+    rig.source = super::rig::engine(&setup, rig.limits, &rig.disk);
     let gone = async {
         while !rig.cluster.column("postgres", holders).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
