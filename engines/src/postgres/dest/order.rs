@@ -4,10 +4,17 @@
 //! partitions' indexes, foreign keys, and then everything else as the dump has it.
 
 use super::super::payload::Entry;
-use std::collections::{HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap, HashSet},
+};
 
 /// Small entries that are run as one transaction.
 const BATCH_MAX: usize = 100;
+
+/// Entries that are looked at for one that no running one's lock is in the way of. Behind so many that all have to wait, a worker
+/// waits too: thousands of foreign keys to one table would else be looked through for each of them.
+const LOOK_MAX: usize = 256;
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +47,16 @@ pub(super) struct Queue {
     entries: Vec<Entry>,
     class: Vec<Option<Class>>,
     locks: Vec<Locks>,
-    /// Places of what an entry waits for.
+    /// Places of what an entry waits for, and of those that wait for it.
     needs: Vec<HashSet<usize>>,
-    waiting: Vec<bool>,
+    needed_by: Vec<Vec<usize>>,
+    /// Those that are neither done nor under way; of them the ones that take no time; and the heavy ones whose needs are met,
+    /// the next one first.
+    waiting: BTreeSet<usize>,
+    light: BTreeSet<usize>,
+    ready: BTreeSet<(Class, Reverse<u64>, usize)>,
+    /// Indexes and what joins them that are not done yet.
+    indexes: usize,
     running: Vec<usize>,
 }
 
@@ -50,21 +64,37 @@ impl Queue {
     /// All of `entries` but those that are `done`.
     pub(super) fn new(entries: Vec<Entry>, done: &HashSet<u32>) -> Self {
         let places: HashMap<u32, usize> = entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
-        let waiting: Vec<bool> = entries.iter().map(|entry| !done.contains(&entry.id)).collect();
+        let waiting: BTreeSet<usize> =
+            entries.iter().enumerate().filter(|(_, entry)| !done.contains(&entry.id)).map(|(at, _)| at).collect();
         let needs = entries.iter().enumerate().map(|(own, entry)| {
             // What is not among these is there already.
             let places = entry.needs.iter().filter_map(|id| places.get(id).copied());
-            places.filter(|at| *at != own && waiting[*at]).collect()
+            places.filter(|at| *at != own && waiting.contains(at)).collect::<HashSet<usize>>()
         });
-        let late: HashSet<String> = entries.iter().filter_map(late_relation).collect();
-        Self {
-            needs: needs.collect(),
-            class: entries.iter().map(|entry| class(entry, &late)).collect(),
-            locks: entries.iter().map(locks).collect(),
-            running: vec![],
-            waiting,
-            entries,
+        let needs: Vec<HashSet<usize>> = needs.collect();
+        let mut needed_by = vec![vec![]; entries.len()];
+        for (own, needs) in needs.iter().enumerate() {
+            needs.iter().for_each(|need| needed_by[*need].push(own));
         }
+        let late: HashSet<String> = entries.iter().filter_map(late_relation).collect();
+        let class: Vec<_> = entries.iter().map(|entry| class(entry, &late)).collect();
+        let mut queue = Self {
+            locks: entries.iter().map(locks).collect(),
+            light: waiting.iter().copied().filter(|at| class[*at].is_none()).collect(),
+            ready: BTreeSet::new(),
+            indexes: 0,
+            running: vec![],
+            entries,
+            class,
+            needs,
+            needed_by,
+            waiting,
+        };
+        queue.indexes = queue.waiting.iter().filter(|at| queue.is_index(**at)).count();
+        for at in queue.waiting.clone() {
+            queue.note_ready(at);
+        }
+        queue
     }
 
     pub(super) fn entry(&self, at: usize) -> &Entry {
@@ -73,7 +103,7 @@ impl Queue {
 
     /// How many are neither done nor under way.
     pub(super) fn left(&self) -> usize {
-        self.waiting.iter().filter(|waiting| **waiting).count()
+        self.waiting.len()
     }
 
     /// Whether all are done.
@@ -83,11 +113,10 @@ impl Queue {
 
     /// The next task; nothing if it has to wait for one that is under way, or if there is none.
     pub(super) fn take(&mut self) -> Option<Task> {
-        let indexed = self.is_indexed();
-        let ready = (0..self.entries.len()).filter(|at| self.waiting[*at]);
-        let ready = ready.filter(|at| self.class[*at].is_some_and(|class| indexed || class != Class::Foreign));
-        let ready = ready.filter(|at| self.needs[*at].is_empty() && self.is_free(*at));
-        let best = ready.min_by_key(|at| (self.class[*at], std::cmp::Reverse(self.entries[*at].bytes), *at));
+        // Foreign keys need every index that there is, joined to those of its partitions; they are the last among the ready.
+        let indexed = self.indexes == 0;
+        let open = self.ready.iter().take_while(|(class, ..)| indexed || *class != Class::Foreign);
+        let best = open.take(LOOK_MAX).map(|(.., at)| *at).find(|at| self.is_free(*at));
         if let Some(best) = best {
             self.start(best);
             return Some(Task::Heavy(best));
@@ -106,27 +135,32 @@ impl Queue {
         };
         for at in done {
             self.running.retain(|running| running != at);
-            for needs in &mut self.needs {
-                needs.remove(at);
+            self.indexes -= usize::from(self.is_index(*at));
+            for other in std::mem::take(&mut self.needed_by[*at]) {
+                self.needs[other].remove(at);
+                self.note_ready(other);
             }
         }
     }
 
-    /// Whether every index is there that a foreign key may need, joined to those of its partitions.
-    fn is_indexed(&self) -> bool {
-        let pending = |at: usize| self.waiting[at] || self.running.contains(&at);
-        !(0..self.entries.len()).any(|at| {
-            let index = matches!(self.class[at], Some(Class::Key | Class::Index)) || self.entries[at].kind == ATTACH;
-            index && pending(at)
-        })
+    /// Whether a foreign key may need it.
+    fn is_index(&self, at: usize) -> bool {
+        matches!(self.class[at], Some(Class::Key | Class::Index)) || self.entries[at].kind == ATTACH
+    }
+
+    /// Puts an entry among the ready, if it is.
+    fn note_ready(&mut self, at: usize) {
+        if let Some(class) = self.class[at]
+            && self.needs[at].is_empty()
+            && self.waiting.contains(&at)
+        {
+            self.ready.insert((class, Reverse(self.entries[at].bytes), at));
+        }
     }
 
     fn take_light(&mut self) -> Option<Task> {
         let mut batch = vec![];
-        for at in 0..self.entries.len() {
-            if !self.waiting[at] || self.class[at].is_some() {
-                continue;
-            }
+        for &at in &self.light {
             // What it needs may be earlier in the same batch.
             if batch.len() == BATCH_MAX || self.needs[at].iter().any(|need| !batch.contains(need)) {
                 break;
@@ -135,7 +169,7 @@ impl Queue {
         }
         if batch.is_empty() {
             // Entries that need each other in a circle: the dump's own order is the best guess.
-            batch.extend(self.waiting.iter().position(|waiting| *waiting));
+            batch.extend(self.waiting.first());
         }
         for at in &batch {
             self.start(*at);
@@ -144,7 +178,11 @@ impl Queue {
     }
 
     fn start(&mut self, at: usize) {
-        self.waiting[at] = false;
+        self.waiting.remove(&at);
+        self.light.remove(&at);
+        if let Some(class) = self.class[at] {
+            self.ready.remove(&(class, Reverse(self.entries[at].bytes), at));
+        }
         self.running.push(at);
     }
 
@@ -324,6 +362,33 @@ mod tests {
             order.push(task);
         }
         assert_eq!(order, [Task::Heavy(2), Task::Light(vec![1]), Task::Heavy(0)]);
+    }
+
+    #[test]
+    fn many_entries_take_little_time() {
+        let many = 20_000;
+        let mut entries: Vec<Entry> = (0..many).map(|n| key(n, &format!("s.t{n}"), u64::from(n))).collect();
+        entries.extend((0..many).map(|n| index(many + n, &format!("s.t{}", n % 100), 1)));
+        // All of them lock the same table.
+        entries.extend((0..many).map(|n| foreign(2 * many + n, &format!("s.t{n}"), "s.hub", &[n])));
+        entries.extend((0..many).map(|n| entry(3 * many + n, "COMMENT", "COMMENT ON TABLE s.t IS 'x';", 0, &[n])));
+        let began = std::time::Instant::now();
+        let (mut queue, mut running, mut made) = (Queue::new(entries, &HashSet::new()), vec![], 0);
+        while !queue.is_done() {
+            match queue.take() {
+                // Four workers.
+                Some(task) if running.len() < 3 => running.push(task),
+                other => {
+                    let task = other.unwrap_or_else(|| running.remove(0));
+                    made += if let Task::Light(places) = &task { places.len() } else { 1 };
+                    queue.finished(&task);
+                }
+            }
+        }
+        assert_eq!(made, 4 * many as usize);
+        // With every look at every entry it would take minutes.
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(10), "{took:?}");
     }
 
     #[test]
