@@ -18,6 +18,6 @@ pub const PROTOCOL: u32 = 1;
 /// frame header may exceed a little, with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// The largest frame of a transfer. Frames are cut at about a megabyte, but a row is never cut, and PostgreSQL's rows have up to
-/// a gigabyte.
+/// The largest frame of a transfer. Frames are cut at about a megabyte, but a row in the log is never cut, and PostgreSQL's rows
+/// have up to a gigabyte.
 pub const FRAME_BYTES_MAX: usize = (1 << 30) + (1 << 20);

@@ -132,6 +132,16 @@ impl Cluster {
         self.with(party, |server| server.pid())
     }
 
+    /// The most memory a process ever took, in bytes.
+    #[track_caller]
+    pub fn peak_rss_bytes(&self, party: Party) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid(party))).expect("read the process's status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        let kib: u64 = peak.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB");
+        kib * 1024
+    }
+
     /// `kill -9`.
     pub fn kill(&self, party: Party) {
         self.with(party, Server::kill);

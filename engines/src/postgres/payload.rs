@@ -68,8 +68,8 @@ pub(crate) struct PlanHeader {
 pub(crate) enum PartKind {
     /// The bytes of a [`Schema`] as JSON, cut anywhere.
     Schema,
-    /// Rows of heap pages `first..end` (no end: all from `first`) in COPY format, whole rows in each chunk, without the
-    /// header and trailer of the binary format. A last chunk that moves the offset by [`EMPTIED`] more than its bytes says
+    /// Rows of heap pages `first..end` (no end: all from `first`) in COPY format, without the header and trailer of the binary
+    /// format; a row larger than a chunk is cut. A last chunk that moves the offset by [`EMPTIED`] more than its bytes says
     /// that a TRUNCATE has emptied the table since the snapshot.
     Rows { table: u32, first: u32, end: Option<u32> },
     /// Large objects: records as [`large_objects`] writes them, whole ones in each chunk.
@@ -162,7 +162,7 @@ pub(crate) enum Extra {
     LargeObjectList(Vec<u32>),
     /// Whole large objects that changed since the seed; records as [`large_objects`] writes them follow.
     LargeObjects,
-    /// Rows of an unlogged table follow, as in [`PartKind::Rows`]; before the `first` the table is emptied.
+    /// Whole rows of an unlogged table follow, as in [`PartKind::Rows`]; before the `first` the table is emptied.
     Unlogged { table: Table, first: bool },
     /// The catalog of the source in a form that compares across versions, one line an object; the destination compares.
     /// The last extra of a marker: what is restored last is restored when it comes.

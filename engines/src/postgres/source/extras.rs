@@ -173,7 +173,8 @@ async fn unlogged(sql: &Sql, wire: &mut Wire, out: &mut Out) -> Result<()> {
         reader::copy_rows(wire, &found.table, 0, None).await?;
         let mut first = true;
         loop {
-            let chunk = wire.copy_chunk(RAW_BYTES).await?;
+            // Each piece is a COPY of its own at the destination.
+            let chunk = wire.copy_rows(RAW_BYTES).await?;
             if first || !chunk.payload.is_empty() {
                 out.put(Extra::Unlogged { table: found.table.clone(), first }, chunk.payload, false).await;
             }

@@ -1,4 +1,4 @@
-//! COPY in both directions, as chunks of whole rows.
+//! COPY in both directions, as chunks of rows.
 
 use super::{State, Wire, broken, channel::frame_len, failure::ServerError};
 use crate::{Error, Result};
@@ -10,6 +10,9 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What follows them: a row of -1 columns.
 const TRAILER: &[u8] = b"\xff\xff";
 
+/// What may precede the first row in its message.
+const ROW_BEGINS: usize = 5 + HEADER.len();
+
 /// Payloads below this are collected, larger ones are written from where they are.
 const COLLECT_BYTES_MAX: usize = 32 << 10;
 /// Collected payloads are sent from this size on.
@@ -17,7 +20,7 @@ const SEND_BYTES: usize = 256 << 10;
 /// One CopyData message; the server takes up to 1 GiB, and reads a message wholly before it uses it.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// Rows of a COPY, in its format, without header and trailer.
+/// Rows of a COPY, or a piece of one, in its format, without header and trailer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CopyChunk {
     pub(crate) payload: Bytes,
@@ -30,24 +33,49 @@ impl Wire {
     /// Starts a `COPY ... TO STDOUT`; the rows come by [`Wire::copy_chunk`].
     pub(crate) async fn copy_out(&mut self, what: &str, statement: &str) -> Result<()> {
         self.expect(State::Ready)?;
-        self.state = State::CopyOut { binary: self.start_copy(what, statement, b'H').await?, started: false };
+        let binary = self.start_copy(what, statement, b'H').await?;
+        self.state = State::CopyOut { binary, started: false, of_row: 0 };
         what.clone_into(&mut self.copying);
         Ok(())
     }
 
     /// The next rows: as many whole ones as make up `max` bytes; one that is larger comes alone. After the `last` chunk the
     /// connection is ready for queries again.
+    pub(crate) async fn copy_rows(&mut self, max: usize) -> Result<CopyChunk> {
+        self.copy(max, false).await
+    }
+
+    /// The same, but for a row larger than `max`: it comes in pieces, so that it is never in memory as a whole. It counts where it
+    /// ends.
     pub(crate) async fn copy_chunk(&mut self, max: usize) -> Result<CopyChunk> {
-        let State::CopyOut { binary, mut started } = self.state else {
-            return self.expect(State::CopyOut { binary: true, started: true }).map(|()| CopyChunk::default());
+        self.copy(max, true).await
+    }
+
+    async fn copy(&mut self, max: usize, cut: bool) -> Result<CopyChunk> {
+        let State::CopyOut { binary, mut started, of_row } = self.state else {
+            return self
+                .expect(State::CopyOut { binary: true, started: true, of_row: 0 })
+                .map(|()| CopyChunk::default());
         };
         self.state = State::Broken;
         let what = &self.copying.clone();
+        if of_row > 0 {
+            return self.piece_of_row(what, binary, of_row, max).await;
+        }
         // Where the next message to look at starts, and the end of the rows that were moved together before it.
         let (mut at, mut end, mut rows, mut last) = (0, 0, 0, false);
         while end < max && !last {
             let read = self.channel.unread();
             let len = match frame_len(what, &read[at..])? {
+                // Header and row come in one message.
+                Some(len) if cut && len > max + ROW_BEGINS && read[at] == b'd' => {
+                    if rows > 0 {
+                        break;
+                    }
+                    bytes::Buf::advance(read, at);
+                    let of_row = self.begin_row(what, binary && !started, len).await?;
+                    return self.piece_of_row(what, binary, of_row, max).await;
+                }
                 Some(len) if at + len <= read.len() => len,
                 known => {
                     // A chunk with room for one row more than asked for, so that it is not moved when it grows.
@@ -96,9 +124,38 @@ impl Wire {
         if last {
             self.finish(what).await?;
         } else {
-            self.state = State::CopyOut { binary, started };
+            self.state = State::CopyOut { binary, started, of_row: 0 };
         }
         Ok(CopyChunk { payload: chunk.freeze(), rows, last })
+    }
+
+    /// Passes over what precedes the row in the message at the front; answers how long the row is.
+    async fn begin_row(&mut self, what: &str, header: bool, len: usize) -> Result<usize> {
+        let before = if header { 5 + HEADER.len() } else { 5 };
+        while self.channel.unread().len() < before {
+            self.channel.fill(what, 0).await?;
+        }
+        let read = self.channel.unread();
+        if header && read.get(5..before) != Some(HEADER) {
+            return Err(broken(what, "a COPY without its header"));
+        }
+        bytes::Buf::advance(read, before);
+        Ok(len - before)
+    }
+
+    /// The next bytes of a row of which so many are still to come.
+    async fn piece_of_row(&mut self, what: &str, binary: bool, of_row: usize, max: usize) -> Result<CopyChunk> {
+        let len = of_row.min(max.max(1));
+        loop {
+            let lacks = len.saturating_sub(self.channel.unread().len());
+            if lacks == 0 {
+                break;
+            }
+            self.channel.fill(what, lacks).await?;
+        }
+        let payload = self.channel.unread().split_to(len).freeze();
+        self.state = State::CopyOut { binary, started: true, of_row: of_row - len };
+        Ok(CopyChunk { payload, rows: u64::from(len == of_row), last: false })
     }
 
     /// Starts a `COPY ... FROM STDIN`.

@@ -44,8 +44,8 @@ pub(crate) struct Wire {
 enum State {
     /// A query.
     Ready,
-    /// We read rows.
-    CopyOut { binary: bool, started: bool },
+    /// We read rows. Of the one that is cut so many bytes are still to come.
+    CopyOut { binary: bool, started: bool, of_row: usize },
     /// We write rows.
     CopyIn { binary: bool },
     /// Nobody knows: a call failed or was dropped in the middle.

@@ -77,9 +77,45 @@ async fn a_row_larger_than_a_chunk_comes_alone() {
     let mut wire = wire(&cluster).await;
     let rows = "SELECT repeat('y', n) FROM (VALUES (10), (30000000), (10), (10)) v (n)";
     wire.copy_out("read", &format!("COPY ({rows}) TO STDOUT (FORMAT binary)")).await.expect("it starts");
-    let chunks = chunks(&mut wire, 65_536).await;
-    let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.rows, chunk.payload.len())).collect();
+    let mut sizes = vec![];
+    loop {
+        let chunk = wire.copy_rows(65_536).await.expect("a chunk");
+        sizes.push((chunk.rows, chunk.payload.len()));
+        if chunk.last {
+            break;
+        }
+    }
     assert_eq!(sizes, [(1, 16), (1, 30_000_006), (2, 32)]);
+}
+
+#[tokio::test]
+async fn a_row_larger_than_a_chunk_is_cut() {
+    let cluster = Cluster::start("");
+    let mut wire = wire(&cluster).await;
+    // The first row comes in one message with the header; one is just as large as a chunk, one by a byte larger.
+    let make = "CREATE TABLE t AS SELECT i, repeat('y', n) AS pad FROM \
+                (VALUES (1, 300000), (2, 10), (3, 65522), (4, 65523), (5, 3000000), (6, 10)) v (i, n); CREATE TABLE u (LIKE t)";
+    wire.query("make", make).await.expect("made");
+    for (format, binary) in [("binary", true), ("text", false)] {
+        for max in [65_536, 100] {
+            wire.copy_out("read", &format!("COPY t TO STDOUT (FORMAT {format})")).await.expect("it starts");
+            let chunks = chunks(&mut wire, max).await;
+            assert_eq!(chunks.iter().map(|chunk| chunk.rows).sum::<u64>(), 6);
+            assert!(
+                chunks.iter().all(|chunk| chunk.payload.len() <= max + 24),
+                "nothing is collected beyond the size asked for"
+            );
+            assert_eq!(chunks.iter().filter(|chunk| chunk.rows > 1).count(), 0, "large rows keep small ones apart");
+            wire.query("empty", "TRUNCATE u").await.expect("emptied");
+            wire.copy_in("write", &format!("COPY u FROM STDIN (FORMAT {format})"), binary).await.expect("it starts");
+            for chunk in chunks {
+                wire.copy_write(chunk.payload).await.expect("written");
+            }
+            assert_eq!(wire.copy_finish().await.expect("it ends"), 6);
+            let differ = "SELECT count(*) FROM (TABLE t EXCEPT ALL TABLE u) d";
+            assert_eq!(wire.query("compare", differ).await.expect("compared")[0][0].as_deref(), Some("0"));
+        }
+    }
 }
 
 #[tokio::test]

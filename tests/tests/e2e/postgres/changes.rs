@@ -224,22 +224,3 @@ fn a_copy_is_as_of_its_marker_also_where_the_log_is_silent() {
     cluster.postgres("west").until_clean();
     cluster.postgres("east").until_clean();
 }
-
-#[test]
-fn a_transaction_of_half_a_million_rows_and_a_row_of_fifty_megabytes_pass() {
-    let cluster = cluster();
-    let west = cluster.postgres("west");
-    west.create("hard");
-    west.sql("hard", "CREATE TABLE many(id int PRIMARY KEY, v int); CREATE TABLE wide(id int PRIMARY KEY, body text)");
-    west.sql("hard", "INSERT INTO wide SELECT 1, string_agg(md5(i::text), '') FROM generate_series(1, 1600000) i");
-    let op = cluster.start_move("hard");
-    op.until_ready();
-    west.sql("hard", "INSERT INTO many SELECT i, i FROM generate_series(1, 500000) i");
-    west.sql("hard", "BEGIN; UPDATE many SET v = v + 1 WHERE id % 2 = 0; DELETE FROM many WHERE id % 3 = 0; COMMIT");
-    west.sql("hard", "INSERT INTO wide SELECT 2, string_agg(md5(i::text), '') FROM generate_series(1, 1600000) i");
-    let content = west.content("hard");
-    op.until_ready();
-    op.complete();
-    op.until_succeeded();
-    assert_equal(&cluster, &content);
-}

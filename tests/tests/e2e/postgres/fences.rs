@@ -3,6 +3,8 @@
 use super::{assert_moved, cluster, filled, reason};
 use causeway_tests::{DEST, SOURCE, State, wait};
 use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -97,6 +99,64 @@ fn a_superuser_who_writes_to_the_replica_is_ended_before_the_flip() {
     op.until_succeeded();
     let ended = intruder.batch_execute("SELECT 1").expect_err("its session was ended before the flip");
     assert_eq!(ended.code().map(|code| code.code()), Some("57P01"), "{ended}");
+}
+
+/// An agent that was killed in a fence opens the database to find its place again, once the destination has closed the attempt;
+/// superusers, who pass every limit, get in then. What was acknowledged to them has to move.
+#[test]
+fn superusers_who_slip_in_when_the_agent_is_back_lose_nothing() {
+    let cluster = cluster();
+    filled(&cluster, "shop", 1);
+    let op = cluster.start_move("shop");
+    op.until_ready();
+    let stop = AtomicBool::new(false);
+    let acknowledged: Vec<i32> = thread::scope(|scope| {
+        let knocks = (0..4).map(|n| {
+            let (dsn, stop) = (cluster.server("west").dsn("shop"), &stop);
+            scope.spawn(move || {
+                let mut acknowledged = vec![];
+                for touched in (1000 + n..).step_by(4) {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let insert = format!("INSERT INTO scratch(touched) VALUES ({touched})");
+                    if ledger::postgres::connect(&dsn).is_ok_and(|mut client| client.batch_execute(&insert).is_ok()) {
+                        acknowledged.push(touched);
+                    }
+                }
+                acknowledged
+            })
+        });
+        let knocks: Vec<_> = knocks.collect();
+        for _ in 0..3 {
+            // The destination cannot prepare, so the source is killed in its fence.
+            cluster.stop(DEST);
+            op.complete();
+            wait::until("the fence", wait::PATIENCE, || (!cluster.postgres("west").is_writable("shop")).then_some(()));
+            cluster.kill_and_restart(SOURCE);
+            cluster.resume(DEST);
+            let after = op.until_it("the end or readiness", |op| {
+                matches!(op.state(), State::Succeeded | State::ReadyForCompletion)
+            });
+            if after.state() == State::Succeeded {
+                break;
+            }
+            op.until_ready();
+        }
+        if op.now().state() != State::Succeeded {
+            op.complete();
+            op.until_succeeded();
+        }
+        stop.store(true, Ordering::Relaxed);
+        knocks.into_iter().flat_map(|knock| knock.join().expect("it does not panic")).collect()
+    });
+    let found = cluster.postgres("east").column("shop", "SELECT touched FROM scratch WHERE touched >= 1000");
+    let found: HashSet<i32> = found.iter().map(|touched| touched.parse().expect("a number")).collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|touched| !found.contains(touched)).collect();
+    println!("{} acknowledged, {} found", acknowledged.len(), found.len());
+    assert!(acknowledged.len() > 20 && lost.is_empty(), "lost: {lost:?}");
+    cluster.postgres("west").until_clean();
+    cluster.postgres("east").until_clean();
 }
 
 #[test]

@@ -111,6 +111,46 @@ fn the_destination_server_dies_in_every_state() {
     dies_in_every_state(Victim::Postmaster("east"));
 }
 
+/// Kills at a random moment of the beginning, and of the cancellation: the operation gets ready all the same, and leaves nothing.
+fn dies_while_beginning_and_while_cancelling(victim: Victim) {
+    let cluster = Cluster::builder().engine(POSTGRES).start();
+    let mut dice = Dice::new();
+    filled(&cluster, "shop", 5);
+    let mut application = cluster.application("shop").interleaved().with(|o| o.rate = 200.0).start();
+    for _ in 0..2 {
+        let op = cluster.start_move("shop");
+        thread::sleep(Duration::from_micros(dice.below(400_000)));
+        victim.strike(&cluster, &op);
+        op.until_ready();
+        // A coordinator that was killed before it answered has not heard of it.
+        while op.try_cancel().is_err() {
+            thread::sleep(Duration::from_millis(50));
+        }
+        thread::sleep(Duration::from_micros(dice.below(50_000)));
+        victim.strike(&cluster, &op);
+        op.until(State::Cancelled);
+        cluster.postgres("west").until_clean();
+        cluster.postgres("east").until_clean();
+        assert_eq!(cluster.postgres("east").databases(), Vec::<String>::new());
+        application.until_more_commits(50);
+    }
+    let history = application.history().to_owned();
+    application.finish();
+    cluster.assert_sound(&cluster.database("west", "shop"), &history);
+}
+
+#[test]
+fn an_agent_dies_while_an_operation_begins_and_while_it_is_cancelled() {
+    dies_while_beginning_and_while_cancelling(Victim::Process(SOURCE));
+    dies_while_beginning_and_while_cancelling(Victim::Process(DEST));
+}
+
+#[test]
+fn coordinator_and_walsender_die_while_an_operation_begins_and_while_it_is_cancelled() {
+    dies_while_beginning_and_while_cancelling(Victim::Process(Party::Coordinator));
+    dies_while_beginning_and_while_cancelling(Victim::Walsender);
+}
+
 /// Kills at random moments of completions, so that in many rounds every step is hit.
 fn dies_while_completing(victim: Victim, rounds: u32) {
     let cluster = Cluster::builder().engine(POSTGRES).start();

@@ -8,7 +8,9 @@ mod ddl;
 mod fences;
 mod journeys;
 mod kills;
+mod large;
 mod objects;
+mod pgbench;
 mod preflights;
 
 use causeway_tests::{Cluster, POSTGRES, v1::Operation};

@@ -81,7 +81,7 @@ impl Reader {
         let mut records = BytesMut::new();
         while records.len() < max {
             if self.pages.is_empty() && self.more {
-                let chunk = wire.copy_chunk(max).await?;
+                let chunk = wire.copy_rows(max).await?;
                 self.pages.extend_from_slice(&chunk.payload);
                 self.more = !chunk.last;
                 continue;
