@@ -15,6 +15,8 @@ pub mod admission;
 pub mod driver;
 
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod retention;
 
 mod rpc;

@@ -1,8 +1,7 @@
 //! The most memory a process ever took, and what may be said of it.
 
 use crate::table::Row;
-use causeway_tests::{Cluster, DEST, Party, SOURCE};
-use std::fs;
+use causeway_tests::{Cluster, DEST, SOURCE};
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// "About equal": within a quarter, or within what an allocator keeps back by chance.
@@ -34,12 +33,5 @@ pub fn rows(peaks: &[Peaks], most_mib: f64) -> Vec<Row> {
 
 /// The peaks so far (VmHWM) of the agents between west and east.
 pub fn of_agents(cluster: &Cluster) -> [f64; 2] {
-    [SOURCE, DEST].map(|party| peak_mib(cluster, party))
-}
-
-fn peak_mib(cluster: &Cluster, party: Party) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", cluster.pid(party))).expect("read the agent's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB");
-    kib * 1024.0 / MIB
+    [SOURCE, DEST].map(|party| cluster.peak_rss_bytes(party) as f64 / MIB)
 }

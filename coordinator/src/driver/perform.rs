@@ -326,32 +326,12 @@ pub(super) fn text(error: &agents::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
     use crate::store::Record;
-    use handover::{
-        Attempt, DatabaseName, Kind, Token,
-        operation::{Operation, Options, Times},
-    };
+    use handover::Kind;
 
     fn stored(version: u64, state: State) -> Stored {
-        let instance = |name| InstanceName::parse(name).expect("a name");
-        let operation = Operation {
-            id: OperationId::parse("o").expect("an id"),
-            batch: "b".to_owned(),
-            kind: Kind::Move,
-            source: instance("west"),
-            destination: instance("east"),
-            database: DatabaseName::parse("shop").expect("a name"),
-            token: Token::parse("0123456789abcdef0123456789abcdef").expect("a token"),
-            options: Options { log_budget_bytes: 0, window_ms: 1 },
-            state,
-            attempt: Attempt(0),
-            findings: vec![],
-            reason: None,
-            times: Times::default(),
-            hook: None,
-            freeze_ms: None,
-            overrides: vec![],
-        };
+        let operation = fixture::operation(Kind::Move, state);
         Stored { version: CommandVersion(version), record: Record::new(operation) }
     }
 

@@ -1,35 +1,22 @@
 //! Every state and half-flip has words, and what is offered is what the state machine takes.
 
 use handover::{
-    Attempt, DatabaseName, InstanceName, Kind, OperationId, Token,
+    Attempt, Kind,
     operation::{
-        CancelStep, Cancelling, Completing, CompletionStep as Step, Operation, Options, Outcome, Reason, State, Then,
-        Times,
+        CancelStep, Cancelling, Completing, CompletionStep as Step, Operation, Outcome, Reason, State, Then, Times,
     },
 };
 
 use super::*;
+use crate::fixture;
 
 fn operation(kind: Kind, state: State) -> Operation {
-    let instance = |name| InstanceName::parse(name).expect("a name");
     let ready = matches!(state, State::Ready);
     Operation {
-        id: OperationId::parse("0197-a").expect("an id"),
-        batch: "b".to_owned(),
-        kind,
-        source: instance("west"),
-        destination: instance("east"),
-        database: DatabaseName::parse("shop").expect("a name"),
-        token: Token::parse("0123456789abcdef0123456789abcdef").expect("a token"),
-        options: Options { log_budget_bytes: 0, window_ms: 1 },
-        state,
         attempt: Attempt(1),
-        findings: vec![],
         reason: Some(Reason::new("FREEZE_EXCEEDED", "the freeze took too long.", "")),
         times: Times { ready_ms: ready.then_some(1), deadline_ms: ready.then_some(9), ..Times::default() },
-        hook: None,
-        freeze_ms: None,
-        overrides: vec![],
+        ..fixture::operation(kind, state)
     }
 }
 

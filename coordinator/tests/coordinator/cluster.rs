@@ -176,6 +176,16 @@ impl Cluster {
         self.until(id, state.as_str_name(), |now| now.state() == state).await
     }
 
+    /// A move of `shop` whose source is fenced and whose destination never gets the marker.
+    pub async fn fenced(&self) -> String {
+        let id = self.start_move("shop").await;
+        self.ready(&id).await;
+        self.world.lock().hold_markers = true;
+        self.complete(&id).await;
+        self.until_called("source.Fence").await;
+        id
+    }
+
     pub async fn ready(&self, id: &str) -> v1::Operation {
         self.until_state(id, v1::State::ReadyForCompletion).await
     }

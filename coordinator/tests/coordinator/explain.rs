@@ -32,11 +32,7 @@ async fn a_ready_operation_can_be_completed_or_cancelled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fence_without_a_destination_says_who_is_waited_for_and_what_helps() {
     let mut cluster = Cluster::start().await;
-    let id = cluster.start_move("shop").await;
-    cluster.ready(&id).await;
-    cluster.world.lock().hold_markers = true;
-    cluster.complete(&id).await;
-    cluster.until_called("source.Fence").await;
+    let id = cluster.fenced().await;
     cluster.dest.down().await;
     cluster.cancel(&id).await;
     cluster.until(&id, "waiting", |now| now.step.contains("closing attempt") && !now.waiting_for.is_empty()).await;

@@ -20,20 +20,10 @@ async fn forget(cluster: &Cluster, id: &str, side: v1::Side) -> Result<v1::Opera
     Ok(cluster.client.clone().forget_operation(request).await?.into_inner().operation.unwrap())
 }
 
-/// A move whose source is fenced and whose destination never gets the marker.
-async fn fenced(cluster: &Cluster) -> String {
-    let id = cluster.start_move("shop").await;
-    cluster.ready(&id).await;
-    cluster.world.lock().hold_markers = true;
-    cluster.complete(&id).await;
-    cluster.until_called("source.Fence").await;
-    id
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_is_reopened_when_the_destination_is_gone() {
     let mut cluster = Cluster::start().await;
-    let id = fenced(&cluster).await;
+    let id = cluster.fenced().await;
     cluster.dest.down().await;
     assert_refused(unfence(&cluster, &id, "").await, Code::InvalidArgument, "INVALID_FIELDS");
     assert_refused(unfence(&cluster, &id, "other").await, Code::InvalidArgument, "INVALID_FIELDS");
@@ -115,7 +105,7 @@ async fn the_destination_is_promoted_when_the_source_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_without_its_record_keeps_the_source_fenced_until_a_person_decides() {
     let cluster = Cluster::start().await;
-    let id = fenced(&cluster).await;
+    let id = cluster.fenced().await;
     cluster.world.lock().dests.clear();
     let waiting = cluster.until(&id, "waiting", |now| now.waiting_for.join("").contains("no record")).await;
     assert_eq!(waiting.state(), State::Completing);
@@ -126,15 +116,21 @@ async fn a_destination_without_its_record_keeps_the_source_fenced_until_a_person
     cluster.assert_clean();
 }
 
-/// Flip, and then the destination is lost before the source was dropped.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_is_kept_when_the_destination_was_lost_after_the_flip() {
-    let cluster = Cluster::start().await;
+/// A move whose destination is primary, and does not answer when it is asked before the source is dropped.
+async fn flipped(cluster: &Cluster) -> String {
     let id = cluster.start_move("shop").await;
     cluster.ready(&id).await;
     cluster.world.block("dest", "GetStatus");
     cluster.complete(&id).await;
     cluster.until(&id, "flipped", |now| now.step.contains("dropping the source")).await;
+    id
+}
+
+/// Flip, and then the destination is lost before the source was dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_is_kept_when_the_destination_was_lost_after_the_flip() {
+    let cluster = Cluster::start().await;
+    let id = flipped(&cluster).await;
     cluster.world.lock().dests.clear();
     cluster.world.unblock("dest", "GetStatus");
     cluster.until(&id, "waiting", |now| now.waiting_for.join("").contains("destination agent east")).await;
@@ -152,11 +148,7 @@ async fn the_source_is_kept_when_the_destination_was_lost_after_the_flip() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_is_kept_while_the_destination_is_not_primary() {
     let cluster = Cluster::start().await;
-    let id = cluster.start_move("shop").await;
-    cluster.ready(&id).await;
-    cluster.world.block("dest", "GetStatus");
-    cluster.complete(&id).await;
-    cluster.until(&id, "flipped", |now| now.step.contains("dropping the source")).await;
+    let id = flipped(&cluster).await;
     let restore = |phase: handover::dest_role::Phase| {
         for role in cluster.world.lock().dests.values_mut() {
             role.phase.clone_from(&phase);

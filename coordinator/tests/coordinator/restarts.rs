@@ -71,11 +71,7 @@ async fn while_completing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_destination_waits_for_the_marker() {
     let mut cluster = Cluster::start().await;
-    let id = cluster.start_move("shop").await;
-    cluster.ready(&id).await;
-    cluster.world.lock().hold_markers = true;
-    cluster.complete(&id).await;
-    cluster.until_called("source.Fence").await;
+    let id = cluster.fenced().await;
     cluster.crash().await;
     cluster.world.release_markers();
     cluster.up().await;

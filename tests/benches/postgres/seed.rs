@@ -27,9 +27,10 @@ fn rows(args: &Args, cluster: &Cluster, database: &str, what: &str) -> Vec<Row> 
     let mut theirs = vec![Vec::new(); here.len()];
     // Everybody is first once, and last once: files of the log that are there already are cheaper than new ones.
     for (round, turn) in (0..args.rounds as usize).flat_map(|round| (0..=here.len()).map(move |turn| (round, turn))) {
-        let (name, took, seconds) = match here.get((round + turn) % (here.len() + 1)) {
+        let who = (round + turn) % (here.len() + 1);
+        let (name, took, seconds) = match here.get(who) {
             None => ("Causeway", &mut ours, causeway(cluster, database)),
-            Some(peer) => (peer.name, &mut theirs[(round + turn) % (here.len() + 1)], by_peer(cluster, database, peer)),
+            Some(peer) => (peer.name, &mut theirs[who], by_peer(cluster, database, peer)),
         };
         took.push(seconds);
         eprintln!("  {what}, round {round}: {name} {seconds:.1} s");

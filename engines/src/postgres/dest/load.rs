@@ -144,19 +144,14 @@ impl Live {
         }
         let wire = loading.copying.take();
         loading.at = 0;
-        if last && next == offset + payload.len() as u64 + EMPTIED {
-            // What came of it so far was of no use: its session rolls back when it is closed.
+        let emptied = last && next == offset + payload.len() as u64 + EMPTIED;
+        // Most tables of most databases are small or empty: no COPY for nothing.
+        if emptied || last && wire.is_none() && payload.is_empty() {
+            // What came of an emptied table so far was of no use: its session rolls back when it is closed.
             drop(wire);
+            let note = if emptied { helpers::note_emptied(table) } else { String::new() };
             let mut wire = self.loader().await?;
-            let begin = format!("BEGIN; SET LOCAL synchronous_commit = off; {}", helpers::note_emptied(table));
-            self.end_part(&mut wire, part, next, &begin).await?;
-            self.loads.give_back(wire);
-            return Ok(());
-        }
-        if last && wire.is_none() && payload.is_empty() {
-            // Most tables of most databases are small or empty: no COPY for nothing.
-            let mut wire = self.loader().await?;
-            self.end_part(&mut wire, part, next, "BEGIN; SET LOCAL synchronous_commit = off").await?;
+            self.end_part(&mut wire, part, next, &format!("BEGIN; SET LOCAL synchronous_commit = off; {note}")).await?;
             self.loads.give_back(wire);
             return Ok(());
         }
