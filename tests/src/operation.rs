@@ -124,7 +124,8 @@ impl Op<'_> {
             }
             let story = last.as_ref().map(story).unwrap_or_default();
             assert!(started.elapsed() < patience, "{awaited}: not within {patience:?}; {story}");
-            std::thread::sleep(Duration::from_millis(5));
+            // Finely at first, and never so often that asking slows down what is awaited.
+            std::thread::sleep((started.elapsed() / 32).clamp(Duration::from_millis(5), Duration::from_millis(50)));
         }
     }
 

@@ -59,7 +59,7 @@ fn builder(args: &Args) -> Builder {
     for (name, value) in SETTINGS {
         options = options.setting(name, value);
     }
-    args.cluster().postgres(options).flag("coordinator", "--observe-every-ms=10")
+    args.cluster().postgres(options).flag("coordinator", "--observe-every-ms=50")
 }
 
 /// One of the two servers, as client programs see it.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const PER_SECOND_MIN: f64 = 5000.0;
 
 pub fn measure(args: &Args) -> Vec<Row> {
-    let cluster = args.cluster().flag("coordinator", "--observe-every-ms=10").start();
+    let cluster = args.cluster().flag("coordinator", "--observe-every-ms=50").start();
     content::filled(&cluster.west().database("log.db"), 20);
     let op = cluster.start_copy("log.db");
     op.until_ready();

@@ -111,7 +111,8 @@ impl Applier {
             let session = Session::connect(config, database, number, epoch).await?;
             let (jobs, queue) = mpsc::unbounded_channel();
             shares.push(Share { jobs, checkpoint });
-            let worker = Worker { number, session, jobs: queue, shared: shared.clone(), next: None, open: false };
+            let worker =
+                Worker { number, session, jobs: queue, shared: shared.clone(), next: None, open: false, asked: None };
             workers.push(worker);
         }
         let router = Router {

@@ -79,6 +79,8 @@ pub(super) struct Worker {
     pub(super) next: Option<Job>,
     /// A transaction is verified and not yet committed.
     pub(super) open: bool,
+    /// Who waits for what is being done. Kept until a failure is recorded: whoever hears of it asks at once for its reason.
+    pub(super) asked: Option<oneshot::Sender<()>>,
 }
 
 impl Worker {
@@ -108,21 +110,29 @@ impl Worker {
                     self.apply(batch).await?;
                 }
                 Some(Job::Sync { to, lift, done }) => {
+                    self.asked = Some(done);
                     self.commit().await?;
                     if lift {
                         let mut script = Script::default();
                         self.session.checkpoint(&mut script, Some(self.number), to, 1);
                         self.exchange(&mut script).await?;
                     }
-                    let _ = done.send(());
+                    self.answer();
                 }
                 Some(Job::Barrier { barrier, to, workers, done }) => {
+                    self.asked = Some(done);
                     self.commit().await?;
                     self.barrier(barrier, to, workers).await?;
-                    let _ = done.send(());
+                    self.answer();
                 }
                 None => {}
             }
+        }
+    }
+
+    fn answer(&mut self) {
+        if let Some(done) = self.asked.take() {
+            let _ = done.send(());
         }
     }
 

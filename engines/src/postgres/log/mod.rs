@@ -154,6 +154,7 @@ impl LogReader {
             changed.as_mut().enable();
             {
                 let mut state = self.shared.lock();
+                let before = state.wishes();
                 if let Some(answer) = ready(&mut state) {
                     return answer;
                 }
@@ -169,7 +170,8 @@ impl LogReader {
                     Some(_) => (state.failed, state.demand) = (None, true),
                     None => {}
                 }
-                if state.ask || state.restart.is_some() || state.demand {
+                // Wishes that stand were told before.
+                if state.wishes() != before {
                     self.shared.control.notify_one();
                 }
             }

@@ -128,6 +128,11 @@ impl State {
         self.queue.is_empty() || self.held() < AHEAD_BYTES_MAX
     }
 
+    /// What callers want of the reader: to ask the server, to start elsewhere, to start again.
+    pub(super) fn wishes(&self) -> (bool, Option<Point>, bool) {
+        (self.ask, self.restart, self.demand)
+    }
+
     /// Bytes of log in memory.
     pub(super) fn held(&self) -> usize {
         self.queue.iter().map(|batch| batch.payload.len()).sum::<usize>() + self.builder.len()

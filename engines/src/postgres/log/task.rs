@@ -22,8 +22,8 @@ use std::{
 
 /// The server hears from us at least so often, and four times within its own limit (`wal_sender_timeout`, mostly 60 s).
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// How often the server is asked where it stands while somebody waits for that.
-const ASK_EVERY: Duration = Duration::from_millis(5);
+/// How often the server is asked at the most where it stands while somebody waits for that.
+const ASK_EVERY: Duration = Duration::from_millis(2);
 /// While there is a backlog the kernel collects so much before it wakes us, for so long at most. The walsender sends every
 /// message by itself, and waking up for each costs more than all the rest together.
 const LOW_WATER_BYTES: u32 = 64 << 10;
@@ -93,12 +93,15 @@ async fn session(shared: &Shared, stream: &Stream) -> Result<()> {
         shared,
         status_every,
         status_due: Instant::now(),
+        asked: None,
+        held: false,
         backlogged: false,
         idle_rounds: 0,
         short: (0, Instant::now()),
     };
     reader.start(stream).await?;
     shared.lock().streaming = true;
+    shared.changed.notify_waiters();
     reader.run().await
 }
 
@@ -150,6 +153,10 @@ struct Reader<'a> {
     shared: &'a Shared,
     status_every: Duration,
     status_due: Instant,
+    /// When the server was asked last where it stands.
+    asked: Option<Instant>,
+    /// Callers were told that pieces are held back.
+    held: bool,
     backlogged: bool,
     /// How often in a row little came although we waited.
     idle_rounds: u32,
@@ -182,25 +189,32 @@ impl Reader<'_> {
     /// Reads until it fails, or until it has to start somewhere else.
     async fn run(&mut self) -> Result<()> {
         loop {
-            let (stop, ask, room, reply) = {
+            let (stop, ask, room, reply, confirmed, news) = {
                 let mut guard = self.shared.lock();
                 let state: &mut State = &mut guard;
                 let unread = self.channel.unread();
                 let room = state.has_room();
                 let (consumed, reply) = if room { state.consume(unread)? } else { (0, false) };
                 unread.advance(consumed);
-                (state.stopping || state.restart.is_some(), state.ask, state.has_room(), reply)
+                let news = consumed > 0 || state.hold != self.held;
+                self.held = state.hold;
+                let stop = state.stopping || state.restart.is_some();
+                (stop, state.ask, state.has_room(), reply, std::mem::take(&mut state.ask_status), news)
             };
-            self.shared.changed.notify_waiters();
+            // Only of news: callers answer with a wish, and the two would keep each other awake.
+            if news {
+                self.shared.changed.notify_waiters();
+            }
             if stop {
                 return self.end().await;
             }
-            let confirmed = std::mem::take(&mut self.shared.lock().ask_status);
             // Now and then the server is asked too where it stands: a database in which nothing happens confirms by that.
             let due = Instant::now() >= self.status_due;
-            if reply || confirmed || ask || due {
-                self.status(ask || due).await?;
+            let asks = due || ask && self.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
+            if reply || confirmed || asks {
+                self.status(asks).await?;
             }
+            let ask = ask && !asks;
             if !room {
                 let due = self.status_due;
                 tokio::select! {
@@ -216,9 +230,9 @@ impl Reader<'_> {
 
     /// Waits for more of the log, for a wish of the callers, or until the server has to hear from us.
     async fn wait(&mut self, ask: bool) -> Result<()> {
-        let due = match ask {
-            true => Instant::now() + ASK_EVERY,
-            false => self.status_due,
+        let due = match self.asked {
+            Some(asked) if ask => self.status_due.min(asked + ASK_EVERY),
+            _ => self.status_due,
         };
         if self.backlogged {
             return self.wait_for_much().await;
@@ -290,7 +304,9 @@ impl Reader<'_> {
     async fn status(&mut self, reply: bool) -> Result<()> {
         let confirmed = {
             let mut state = self.shared.lock();
-            state.ask = false;
+            if reply {
+                (state.ask, self.asked) = (false, Some(Instant::now()));
+            }
             state.confirmed
         };
         let out = self.channel.out();

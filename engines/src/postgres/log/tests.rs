@@ -264,3 +264,25 @@ async fn a_slow_reader_holds_the_walsender_up_and_keeps_it_alive() {
     let rest = drain(&reader, first.to, KIB * KIB, until).await;
     assert_eq!(rows(&rest).len() + rows(&[first]).len(), 100_000);
 }
+
+#[tokio::test]
+async fn a_reader_without_news_lets_the_processor_rest() {
+    let source = Source::new("CREATE TABLE t (i int PRIMARY KEY)").await;
+    let reader = source.reader(source.from).await.expect("it starts");
+    // Of a place that comes, and of one that does not: the server has to be asked for the latter.
+    for until in [None, Some(Point::at(Lsn(u64::MAX >> 1)))] {
+        let before = processor_ticks();
+        let waited =
+            tokio::time::timeout(Duration::from_secs(2), reader.batch(Point::at(source.from), KIB, until)).await;
+        assert!(waited.is_err(), "there is nothing to read: {waited:?}");
+        let ticks = processor_ticks() - before;
+        assert!(ticks < 100, "{ticks} of 200 ticks");
+    }
+}
+
+/// Hundredths of a second that this thread, on which the reader runs too, has used of a processor.
+fn processor_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("read the thread's figures");
+    let numbers = stat.rsplit_once(')').expect("the name is in brackets").1;
+    numbers.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+}

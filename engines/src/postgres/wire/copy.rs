@@ -4,6 +4,7 @@ use super::{State, Wire, broken, channel::frame_len, failure::ServerError};
 use crate::{Error, Result};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use postgres_protocol::message::frontend;
+use std::time::Duration;
 
 /// Signature, flags and an empty extension: what precedes the rows of the binary format.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -19,6 +20,11 @@ const COLLECT_BYTES_MAX: usize = 32 << 10;
 const SEND_BYTES: usize = 256 << 10;
 /// One CopyData message; the server takes up to 1 GiB, and reads a message wholly before it uses it.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// The kernel collects so much of a COPY before it wakes us, for so long at most: the server sends 8 KiB at a time, and waking up
+/// for each costs both of us more than the rows.
+const LOW_WATER_BYTES: u32 = 128 << 10;
+const LOW_WATER_TIME: Duration = Duration::from_millis(2);
 
 /// Rows of a COPY, or a piece of one, in its format, without header and trailer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +42,21 @@ impl Wire {
         let binary = self.start_copy(what, statement, b'H').await?;
         self.state = State::CopyOut { binary, started: false, of_row: 0 };
         what.clone_into(&mut self.copying);
+        self.channel.low_water(LOW_WATER_BYTES);
         Ok(())
+    }
+
+    /// Waits for much of a COPY, or for what comes of it in a short time.
+    async fn fill_much(&mut self, what: &str, room: usize) -> Result<()> {
+        match tokio::time::timeout(LOW_WATER_TIME, self.channel.fill(what, room)).await {
+            Ok(filled) => filled.map(drop),
+            Err(_) => {
+                self.channel.low_water(1);
+                self.channel.fill(what, room).await?;
+                self.channel.low_water(LOW_WATER_BYTES);
+                Ok(())
+            }
+        }
     }
 
     /// The next rows: as many whole ones as make up `max` bytes; one that is larger comes alone. After the `last` chunk the
@@ -81,7 +101,7 @@ impl Wire {
                     // A chunk with room for one row more than asked for, so that it is not moved when it grows.
                     let lacks = known.map_or(0, |len| at + len - read.len());
                     let room = lacks.max((max + max / 8).saturating_sub(read.len()));
-                    self.channel.fill(what, room).await?;
+                    self.fill_much(what, room).await?;
                     continue;
                 }
             };
@@ -113,6 +133,7 @@ impl Wire {
                 b'E' => {
                     let error = ServerError::read(&read[from..at]).fatal(what)?;
                     bytes::Buf::advance(read, at);
+                    self.channel.low_water(1);
                     self.finish(what).await?;
                     return Err(error.into_error(what));
                 }
@@ -122,6 +143,7 @@ impl Wire {
         let mut chunk = self.channel.unread().split_to(at);
         chunk.truncate(end);
         if last {
+            self.channel.low_water(1);
             self.finish(what).await?;
         } else {
             self.state = State::CopyOut { binary, started, of_row: 0 };
@@ -151,7 +173,7 @@ impl Wire {
             if lacks == 0 {
                 break;
             }
-            self.channel.fill(what, lacks).await?;
+            self.fill_much(what, lacks).await?;
         }
         let payload = self.channel.unread().split_to(len).freeze();
         self.state = State::CopyOut { binary, started: true, of_row: of_row - len };

@@ -191,7 +191,8 @@ fn a_freeze_beyond_its_limit_ends_the_attempt_and_the_source_goes_on() {
     let op = cluster.start_move("shop");
     op.until_ready();
     cluster.stop(DEST);
-    op.complete_within(Duration::from_millis(800));
+    // Above the lag with which it may be called ready: a smaller limit would refuse the attempt before any fence.
+    op.complete_within(Duration::from_secs(3));
     application.until_fenced();
     op.until_it("the attempt is given up", |op| !op.step.is_empty() && !op.waiting_for.is_empty());
     assert!(!cluster.postgres("west").is_writable("shop"), "the source opened without the destination's word");

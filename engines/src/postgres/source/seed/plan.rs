@@ -15,6 +15,8 @@ use crate::{
 /// A table up to this size is one part. No lock keeps the rows of a larger one in place between two parts: a TRUNCATE that waits
 /// for a lock keeps everybody else from the table. Each part looks whether they are still where they were.
 const PART_BYTES: u64 = 64 << 20;
+/// A part of a larger one. Small, because at the end one lane waits for the other's last part.
+const RANGE_BYTES: u64 = 32 << 20;
 /// More parts of one table cost more to remember than they save when one has to be sent again.
 const PARTS_OF_TABLE_MAX: u64 = 4096;
 /// Smaller relations need not be weighed against each other.
@@ -93,10 +95,10 @@ pub(in crate::postgres::source) async fn build(sql: &Sql, database: &str) -> Res
 
 /// The ranges of pages in which a table is read; the last one has no end, for what was added since it was measured.
 fn ranges(found: &Found, block: u64) -> Vec<(u32, Option<u32>)> {
-    if !found.ranges {
+    if !found.ranges || found.blocks * block <= PART_BYTES {
         return vec![(0, None)];
     }
-    let step = (PART_BYTES / block).max(found.blocks / PARTS_OF_TABLE_MAX + 1);
+    let step = (RANGE_BYTES / block).max(found.blocks / PARTS_OF_TABLE_MAX + 1);
     let cuts: Vec<u32> = (0..found.blocks.max(1))
         .step_by(usize::try_from(step).unwrap_or(usize::MAX))
         .filter_map(|first| u32::try_from(first).ok())
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(of(1 << 20, false), [(0, None)]);
         assert_eq!(of(0, true), [(0, None)]);
         assert_eq!(of(8192, true), [(0, None)]);
-        assert_eq!(of(8193, true), [(0, Some(8192)), (8192, None)]);
+        assert_eq!(of(8193, true), [(0, Some(4096)), (4096, Some(8192)), (8192, None)]);
         let many = of(u64::from(u32::MAX), true);
         assert!(many.len() as u64 <= PARTS_OF_TABLE_MAX);
         assert!(many.windows(2).all(|two| two[0].1 == Some(two[1].0)));

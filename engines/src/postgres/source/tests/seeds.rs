@@ -187,7 +187,7 @@ fn parts_of(plan: &Plan, table: &str) -> Vec<u32> {
 
 /// Four parts of it, and a small one.
 const LARGE: &str = "CREATE TABLE large(id int PRIMARY KEY, v text); ALTER TABLE large ALTER v SET STORAGE PLAIN;
-     INSERT INTO large SELECT n, repeat('x', 3000) FROM generate_series(1, 50000) n;
+     INSERT INTO large SELECT n, repeat('x', 3000) FROM generate_series(1, 25000) n;
      CREATE TABLE small(a int); INSERT INTO small VALUES (1), (2)";
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn a_large_table_has_several_parts_and_clients_may_do_what_they_want() {
         gone.push(emptied);
     }
     assert_eq!(gone, [false, false, true, true]);
-    assert!((20_000..40_000).contains(&rows), "what came before the TRUNCATE: {rows}");
+    assert!((10_000..20_000).contains(&rows), "what came before the TRUNCATE: {rows}");
     stream.seed_done().await.expect("seeded");
 }
 
