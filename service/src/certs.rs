@@ -1,5 +1,6 @@
 //! Development certificates: a CA of one's own and certificates by it. For production bring your own authority.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -8,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use crate::env::Timestamp;
 
@@ -71,6 +73,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A certificate cannot be revoked, or the list of those that were is not usable.
+    #[error("{path:?}: {reason}")]
+    Revoke {
+        /// The certificate, or the list.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A specification is not possible.
     #[error("certificate {stem:?}: {reason}")]
     Spec {
@@ -118,6 +128,48 @@ pub fn issue_dev(dir: &Path, specs: &[Spec], now: Timestamp) -> Result<(), Error
         issue(dir, &issuer, spec)?;
     }
     Ok(())
+}
+
+/// Revoke the certificates `<stem>.pem` in `dir`, which the CA in there issued: writes `crl.pem`, the list of all that were
+/// revoked by now. Give it to every process as `--crl`. Blocks on disk.
+pub fn revoke_dev(dir: &Path, stems: &[String], now: Timestamp) -> Result<(), Error> {
+    let list = dir.join("crl.pem");
+    let wrong = |path: &Path, reason: String| Error::Revoke { path: path.to_owned(), reason };
+    let issuer = authority(dir, now)?;
+    let mut revoked = BTreeMap::new();
+    if list.exists() {
+        let der = CertificateRevocationListDer::from_pem_slice(read(&list)?.as_bytes());
+        let der = der.map_err(|error| wrong(&list, error.to_string()))?;
+        let (_, parsed) = CertificateRevocationList::from_der(&der).map_err(|error| wrong(&list, error.to_string()))?;
+        for entry in parsed.iter_revoked_certificates() {
+            revoked.insert(entry.raw_serial().to_vec(), entry.revocation_date.timestamp());
+        }
+    }
+    for stem in stems {
+        let path = dir.join(format!("{stem}.pem"));
+        let der = CertificateDer::from_pem_slice(read(&path)?.as_bytes());
+        let der = der.map_err(|error| wrong(&path, error.to_string()))?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| wrong(&path, error.to_string()))?;
+        revoked.insert(parsed.raw_serial().to_vec(), now.as_millis().div_euclid(1000));
+    }
+    let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+    let revoked_certs = revoked.into_iter().map(|(serial, at)| RevokedCertParams {
+        serial_number: SerialNumber::from(serial),
+        revocation_time: date(moment(at)),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let params = CertificateRevocationListParams {
+        this_update: date(now),
+        next_update: date(now.after(CA_VALIDITY)),
+        // Grows with time, as it has to.
+        crl_number: SerialNumber::from(u64::try_from(now.as_millis()).unwrap_or(0)),
+        issuing_distribution_point: None,
+        revoked_certs: revoked_certs.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let signed = params.signed_by(&issuer).map_err(|error| wrong(&list, error.to_string()))?;
+    write(&list, &signed.pem().map_err(|error| wrong(&list, error.to_string()))?, 0o644)
 }
 
 fn authority(dir: &Path, now: Timestamp) -> Result<Issuer<'static, KeyPair>, Error> {

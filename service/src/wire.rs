@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::TlsStream;
 
@@ -29,9 +30,14 @@ pub(crate) fn buffered(io: Box<dyn Io>) -> Buffered {
 impl Wire {
     /// The certificate the other side proved to hold.
     pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
+        self.peer_chain().first().map(AsRef::as_ref)
+    }
+
+    /// The same with its intermediates; empty if there is none.
+    pub(crate) fn peer_chain(&self) -> &[CertificateDer<'static>] {
         match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref),
+            Self::Plain(_) => &[],
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
         }
     }
 }

@@ -198,6 +198,9 @@ fn decision(answer: DestAnswer) -> i32 {
 }
 
 fn reply<T>(outcome: Outcome<T>) -> Result<Response<T>, Status> {
+    if let Err(error @ (Error::NotCoordinator { .. } | Error::OtherIdentity { .. } | Error::BadToken)) = &outcome {
+        tracing::warn!(%error, "refuse a command");
+    }
     outcome.map(Response::new).map_err(errors::status)
 }
 
@@ -222,7 +225,11 @@ impl DestAgent for Commands {
         &self,
         request: Request<DestPreflightRequest>,
     ) -> Result<Response<DestPreflightResponse>, Status> {
-        reply(self.judge(request.into_inner()).await)
+        // Requirements are parsed by the engine: not for everybody to try.
+        reply(match self.coordinator_only(&request) {
+            Ok(()) => self.judge(request.into_inner()).await,
+            Err(error) => Err(error),
+        })
     }
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {

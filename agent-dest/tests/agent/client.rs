@@ -121,11 +121,14 @@ impl Agent {
         self.source(frame).await.refusal().await
     }
 
-    /// How the agent ends a lane that begins with `frame` and then announces a frame of `len` bytes, of which none comes.
-    pub async fn announced(&self, frame: Frame, len: usize) -> Status {
-        let frame = SourceFrame { frame: Some(frame) }.encode_to_vec();
-        let mut bytes = prefix(frame.len());
-        bytes.extend(frame);
+    /// How the agent ends a lane that begins with these frames and then announces one of `len` bytes, of which none comes.
+    pub async fn announced(&self, frames: &[Frame], len: usize) -> Status {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            let frame = SourceFrame { frame: Some(frame.clone()) }.encode_to_vec();
+            bytes.extend(prefix(frame.len()));
+            bytes.extend(frame);
+        }
         bytes.extend(prefix(len));
         let request = http::Request::post(format!("https://{}/causeway.v1.Transfer/Replicate", self.address))
             .header("content-type", "application/grpc")

@@ -97,7 +97,23 @@ async fn what_has_no_place_on_a_seed_lane_ends_it() {
 async fn an_oversized_frame_is_the_callers_mistake() {
     let world = World::default();
     let (agent, _source) = Agent::replica(&world).await;
-    is(&agent.announced(hello(), proto::FRAME_BYTES_MAX + 1).await, Code::InvalidArgument, "BAD_FRAME");
+    is(&agent.announced(&[hello()], proto::FRAME_BYTES_MAX + 1).await, Code::InvalidArgument, "BAD_FRAME");
+    agent.source(hello()).await.welcome().await;
+}
+
+/// Whoever can connect could else have a gigabyte set aside for them with five bytes.
+#[tokio::test]
+async fn before_its_hello_a_lane_takes_small_messages_only() {
+    let world = World::default();
+    let (agent, _source) = Agent::replica(&world).await;
+    for len in [(16 << 10) + 1, 1 << 20, proto::FRAME_BYTES_MAX, u32::MAX as usize] {
+        let refused = agent.announced(&[], len).await;
+        is(&refused, Code::InvalidArgument, "BAD_FRAME");
+        assert!(refused.message().contains("before a Hello"), "{len}: {refused:?}");
+    }
+    // Behind it frames are as large as they have to be: this one is not refused for its length, but because nothing follows.
+    let refused = agent.announced(&[hello()], 512 << 20).await;
+    assert!(!refused.message().contains("Hello") && !refused.message().contains("limit"), "{refused:?}");
     agent.source(hello()).await.welcome().await;
 }
 

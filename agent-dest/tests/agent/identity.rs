@@ -2,8 +2,8 @@
 
 use crate::{client::*, fake::World};
 use proto::v1::{
-    AbortRequest, AgentListDatabasesRequest, Decision, DescribeRequest, DestStatusRequest, PrepareRequest,
-    ProbeRequest, PurgeRequest, dest_agent_client::DestAgentClient, transfer_client::TransferClient,
+    AbortRequest, AgentListDatabasesRequest, Decision, DescribeRequest, DestPreflightRequest, DestStatusRequest,
+    PrepareRequest, ProbeRequest, PurgeRequest, dest_agent_client::DestAgentClient, transfer_client::TransferClient,
 };
 use service::{Env, Tls, TlsFiles, certs, dial::Dialer};
 use std::path::Path;
@@ -64,6 +64,9 @@ async fn commands_need_the_coordinator_and_lanes_the_named_source_agent() {
     for channel in [&mallory, &source] {
         let mut client = DestAgentClient::new(channel.clone());
         let id = || OP.to_owned();
+        let preflight =
+            DestPreflightRequest { engine: "fake".to_owned(), database: "shop".to_owned(), ..Default::default() };
+        not_coordinator.push(client.preflight(preflight).await.err());
         not_coordinator.push(client.prepare(prepare(OP, 9)).await.err());
         not_coordinator.push(client.purge(PurgeRequest { database: "shop".to_owned() }).await.err());
         let promote = proto::v1::PromoteRequest { operation: id(), version: 9, attempt: 1, wait_ms: 0 };

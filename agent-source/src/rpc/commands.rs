@@ -111,7 +111,8 @@ impl SourceAgent for Commands {
         &self,
         request: Request<v1::SourcePreflightRequest>,
     ) -> Result<Response<v1::SourcePreflightResponse>, Status> {
-        let request = request.into_inner();
+        // It changes nothing, but dials whatever address it is given.
+        let request = self.commanded(request)?;
         let database = convert::database_name("database", &request.database).map_err(bad_field)?;
         let kind = convert::kind("kind", request.kind).map_err(bad_field)?;
         let operation = match request.operation.as_str() {

@@ -63,6 +63,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE", env = "CAUSEWAY_KEY")]
     pub key: Option<PathBuf>,
 
+    /// PEM file of certificate revocation lists; what they revoke is not taken for the coordinator
+    #[arg(long, global = true, value_name = "FILE", env = "CAUSEWAY_CRL")]
+    pub crl: Option<PathBuf>,
+
     /// Plain text without certificates, to a coordinator on this machine only
     #[arg(long, global = true, env = "CAUSEWAY_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
@@ -138,7 +142,13 @@ pub enum Command {
 impl GlobalArgs {
     /// The flags about certificates.
     pub fn tls(&self) -> TlsArgs {
-        TlsArgs { ca: self.ca.clone(), cert: self.cert.clone(), key: self.key.clone(), insecure: self.insecure }
+        TlsArgs {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            crl: self.crl.clone(),
+            insecure: self.insecure,
+        }
     }
 }
 

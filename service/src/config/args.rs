@@ -44,6 +44,10 @@ pub struct TlsArgs {
     #[arg(long, value_name = "FILE", env = "CAUSEWAY_KEY")]
     pub key: Option<PathBuf>,
 
+    /// PEM file of certificate revocation lists: what they revoke is refused; looked at again while the process runs
+    #[arg(long, value_name = "FILE", env = "CAUSEWAY_CRL")]
+    pub crl: Option<PathBuf>,
+
     /// No TLS and no identities: plain text, on loopback addresses only
     #[arg(long, env = "CAUSEWAY_INSECURE", value_parser = clap::builder::BoolishValueParser::new())]
     pub insecure: bool,
@@ -67,9 +71,9 @@ impl TlsArgs {
     pub fn files(&self) -> Result<Option<TlsFiles>, Error> {
         match (&self.ca, &self.cert, &self.key) {
             (Some(ca), Some(cert), Some(key)) if !self.insecure => {
-                Ok(Some(TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone() }))
+                Ok(Some(TlsFiles { ca: ca.clone(), cert: cert.clone(), key: key.clone(), crl: self.crl.clone() }))
             }
-            (None, None, None) if self.insecure => Ok(None),
+            (None, None, None) if self.insecure && self.crl.is_none() => Ok(None),
             _ if self.insecure => Err(Error::Security("--insecure and certificates exclude each other: drop one")),
             (None, None, None) => Err(Error::Security(
                 "no certificates given: give --ca, --cert and --key (`causeway certs` makes some for development), \

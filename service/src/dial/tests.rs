@@ -8,15 +8,16 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
+use tokio_stream::StreamExt as _;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{DialOptions, Dialer, Error, Pool, split};
-use crate::certs::{Spec, issue_dev};
+use crate::certs::{Spec, issue_dev, revoke_dev};
 use crate::env::Env;
 use crate::fixture::{CLIENT, SERVER, authority, days_from_now, env_off_by, start, start_with, tls};
 use crate::serve::ServeOptions;
-use crate::{Tls, status};
+use crate::{Tls, TlsFiles, status};
 
 fn fresh_authority() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -84,6 +85,75 @@ async fn expired_certificates_are_refused_on_either_side() {
             .await;
     assert_tells(&error, &["says our certificate has expired", "renew it"]);
     assert!(!error.retryable());
+}
+
+/// The certificate of `stem`, and the list of what was revoked by its authority.
+async fn listed(env: &Env, dir: &std::path::Path, stem: &str) -> Result<Tls, crate::tls::Error> {
+    Tls::load(env, TlsFiles { crl: Some(dir.join("crl.pem")), ..TlsFiles::in_dir(dir, stem) }).await
+}
+
+#[tokio::test]
+async fn revoked_certificates_are_refused_on_either_side() {
+    let (env, dir) = (Env::real(), fresh_authority());
+    let extra = |stem: &str| Spec::new(stem, CLIENT, days_from_now(-1));
+    issue_dev(dir.path(), &[extra("lost"), extra("stolen")], env.now()).unwrap();
+    revoke_dev(dir.path(), &["lost".to_owned()], env.now()).unwrap();
+    let server = listed(&env, dir.path(), "server").await.unwrap();
+    let error = refusal(server.clone(), Some(tls(&env, dir.path(), "lost").await), "localhost").await;
+    assert_tells(&error, &["says our certificate has been revoked", "a new one"]);
+    assert!(!error.retryable());
+    let client = listed(&env, dir.path(), "client").await.unwrap();
+    let error = refusal(tls(&env, dir.path(), "lost").await, Some(client), "localhost").await;
+    assert_tells(&error, &["the certificate of localhost:", "has been revoked"]);
+
+    // Revoked while its connection is open: that ends, and others go on.
+    let running = start(Some(server.clone())).await;
+    let connect = async |stem: &str| {
+        Dialer::new(env.clone(), Some(tls(&env, dir.path(), stem).await)).connect(&running.address).await
+    };
+    let (stolen, honest) = (connect("stolen").await.unwrap(), connect("client").await.unwrap());
+    let watch = async |channel| {
+        let mut watch = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert!(watch.next().await.unwrap().is_ok());
+        watch
+    };
+    let (mut ends, mut goes_on) = (watch(stolen).await, watch(honest.clone()).await);
+    revoke_dev(dir.path(), &["stolen".to_owned()], env.now()).unwrap();
+    server.reload(&env).await.unwrap();
+    let end = env.timeout(Duration::from_secs(20), ends.next()).await.expect("it ends").unwrap();
+    assert!(status::is_transport(&end.unwrap_err()));
+    for stem in ["stolen", "lost"] {
+        assert_tells(&connect(stem).await.unwrap_err(), &["has been revoked"]);
+    }
+    assert!(env.timeout(Duration::from_millis(300), goes_on.next()).await.is_err(), "nothing ends it");
+    HealthClient::new(honest).check(HealthCheckRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn lists_that_are_no_good_are_told_and_old_ones_are_heeded() {
+    let (env, dir) = (Env::real(), fresh_authority());
+    let list = dir.path().join("crl.pem");
+    for (text, part) in [
+        ("", "BEGIN X509 CRL"),
+        ("-----BEGIN X509 CRL-----\nAAAA", "not PEM"),
+        ("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "cannot be read"),
+    ] {
+        std::fs::write(&list, text).unwrap();
+        let text = listed(&env, dir.path(), "server").await.unwrap_err().to_string();
+        assert!(text.contains(part) && text.contains("crl.pem"), "{text}");
+    }
+    std::fs::remove_file(&list).unwrap();
+    assert!(listed(&env, dir.path(), "server").await.unwrap_err().to_string().contains("crl.pem"));
+    // Made so long ago that its date is past; the authority is then of that time too.
+    let then = env_off_by(-3651);
+    let old = tempfile::tempdir().unwrap();
+    issue_dev(old.path(), &[], env.now()).unwrap();
+    let both = |stem| Spec::new(stem, CLIENT, days_from_now(-1));
+    issue_dev(old.path(), &[both("server"), both("client")], env.now()).unwrap();
+    revoke_dev(old.path(), &["client".to_owned()], then.now()).unwrap();
+    let server = listed(&env, old.path(), "server").await.unwrap();
+    let error = refusal(server, Some(tls(&env, old.path(), "client").await), "localhost").await;
+    assert_tells(&error, &["has been revoked"]);
 }
 
 #[tokio::test]

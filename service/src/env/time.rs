@@ -19,6 +19,11 @@ impl Timestamp {
         Self(millis)
     }
 
+    /// A moment in the notation of RFC 3339, such as `2024-06-19T19:22:45Z`; nothing for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|moment| Self(moment.as_millisecond()))
+    }
+
     /// Milliseconds since the epoch.
     pub const fn as_millis(self) -> i64 {
         self.0

@@ -1,14 +1,16 @@
 //! The accept loop: handshakes run beside each other, bounded in time and number, so that no client holds up another.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -16,7 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 use tracing::Instrument as _;
 
-use super::Peer;
+use super::calls::Calls;
+use super::{Peer, ServeOptions};
 use crate::env::{Env, Io, Listener};
 use crate::shutdown::Shutdown;
 use crate::tls::{Identity, Tls, explain};
@@ -38,11 +41,13 @@ pub(super) fn start(
     env: Env,
     listener: Box<dyn Listener>,
     tls: Option<Tls>,
+    options: &ServeOptions,
     shutdown: Shutdown,
     cut: Shutdown,
 ) -> mpsc::Receiver<io::Result<ServerIo>> {
     let (ready, incoming) = mpsc::channel(READY_MAX);
-    let door = Door { env: env.clone(), tls, cut, ready, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let (options, places) = (options.clone(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let door = Door { env: env.clone(), tls, options, cut, ready, places, by_peer: Arc::default() };
     env.spawn("accept", run(door, listener, shutdown));
     incoming
 }
@@ -51,9 +56,12 @@ pub(super) fn start(
 struct Door {
     env: Env,
     tls: Option<Tls>,
+    options: ServeOptions,
     cut: Shutdown,
     ready: mpsc::Sender<io::Result<ServerIo>>,
     places: Arc<Semaphore>,
+    /// How many connections each has.
+    by_peer: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 async fn run(door: Door, mut listener: Box<dyn Listener>, shutdown: Shutdown) {
@@ -93,16 +101,19 @@ impl Door {
     async fn admit(self, io: Box<dyn Io>, addr: SocketAddr) {
         let wire = match &self.tls {
             None => Wire::Plain(io),
-            Some(tls) => match self.env.timeout(HANDSHAKE_TIME_MAX, handshake(&self.env, tls, io)).await {
-                Ok(Some(wire)) => wire,
-                Ok(None) => return,
-                Err(_) => {
-                    tracing::info!("refuse a connection: no TLS handshake within {HANDSHAKE_TIME_MAX:?}");
-                    return;
+            Some(tls) => {
+                match self.env.timeout(HANDSHAKE_TIME_MAX, handshake(&self.env, tls, self.options.open, io)).await {
+                    Ok(Some(wire)) => wire,
+                    Ok(None) => return,
+                    Err(_) => {
+                        tracing::info!("refuse a connection: no TLS handshake within {HANDSHAKE_TIME_MAX:?}");
+                        return;
+                    }
                 }
-            },
+            }
         };
-        if self.tls.is_some() && wire.peer_certificate().is_none() {
+        let unproven = self.tls.is_some() && wire.peer_certificate().is_none();
+        if unproven && !self.options.open {
             // Cannot be: the handshake demands one. But nobody without identity may pass for a plain-text peer.
             tracing::error!("refuse a connection: a TLS client without certificate got through the handshake");
             return;
@@ -114,24 +125,118 @@ impl Door {
                 return;
             }
         };
-        let Ok(place) = self.places.try_acquire_owned() else {
+        let whose = match (&identity, unproven) {
+            (Some(identity), _) => Some(identity.to_string()),
+            (None, true) => Some(addr.ip().to_string()),
+            (None, false) => None,
+        };
+        let share = match whose.map(|whose| Share::take(&self.by_peer, whose, self.options.connections_per_peer)) {
+            Some(Err(whose)) => {
+                let most = self.options.connections_per_peer;
+                tracing::warn!(whose, "refuse a connection: {most} of this caller are open");
+                return;
+            }
+            Some(Ok(share)) => Some(share),
+            None => None,
+        };
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
             tracing::warn!("refuse a connection: {CONNECTIONS_MAX} are open");
             return;
         };
-        let cut = self.cut;
+        let calls = Calls::new(&self.env);
+        let heard = Arc::new(AtomicBool::new(false));
         let io = ServerIo {
+            cut: Some(
+                [Box::pin(self.clone().until_cut(&wire, addr, calls.clone(), heard.clone())) as BoxFuture<'static, ()>]
+                    .into_iter()
+                    .collect(),
+            ),
             wire,
-            peer: Peer { addr: Some(addr), identity },
-            cut: Some(Box::pin(async move { cut.wait().await })),
-            _place: place,
+            peer: Peer { addr: Some(addr), identity, unproven, calls: Some(calls) },
+            heard,
+            _place: (place, share),
         };
         // The server may be gone by now; then so is the connection.
         let _ = self.ready.send(Ok(io)).await;
     }
+
+    /// Completes when the connection is to end: with the server, when nothing happens on it, or when its certificate would
+    /// not be taken any more.
+    fn until_cut(
+        self,
+        wire: &Wire,
+        addr: SocketAddr,
+        calls: Arc<Calls>,
+        heard: Arc<AtomicBool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let chain = wire.peer_chain().to_vec();
+        let Self { env, tls, options, cut, .. } = self;
+        async move {
+            let silent = async {
+                env.sleep(options.first_words).await;
+                if heard.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let refused = async {
+                match &tls {
+                    Some(tls) if !chain.is_empty() => tls.until_refused(&env, &chain).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = cut.wait() => {}
+                error = refused => {
+                    let (reason, remedy) = explain(&error, "the client");
+                    tracing::info!(%addr, reason, remedy, "end a connection");
+                }
+                () = silent => tracing::info!(%addr, "end a connection: nothing was said on it"),
+                () = calls.until_idle(&env, options.idle) => {
+                    tracing::debug!(%addr, "end a connection: there was no call on it for {:?}", options.idle);
+                }
+            }
+        }
+    }
 }
 
-async fn handshake(env: &Env, tls: &Tls, io: Box<dyn Io>) -> Option<Wire> {
-    let (error, mut io) = match TlsAcceptor::from(tls.server_config()).accept(buffered(io)).into_fallible().await {
+/// One of the connections of a caller; given back when it is dropped.
+struct Share {
+    by_peer: Arc<Mutex<HashMap<String, usize>>>,
+    whose: String,
+}
+
+impl Share {
+    /// The caller's name comes back if it has its share already.
+    fn take(by_peer: &Arc<Mutex<HashMap<String, usize>>>, whose: String, most: usize) -> Result<Self, String> {
+        let mut open = by_peer.lock().expect("no holder of this lock panics");
+        let count = open.entry(whose.clone()).or_default();
+        if *count >= most {
+            return Err(whose);
+        }
+        *count += 1;
+        Ok(Self { by_peer: by_peer.clone(), whose })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut open = self.by_peer.lock().expect("no holder of this lock panics");
+        if let Some(count) = open.get_mut(&self.whose) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.whose);
+            }
+        }
+    }
+}
+
+async fn handshake(env: &Env, tls: &Tls, open: bool, io: Box<dyn Io>) -> Option<Wire> {
+    let Some(config) = tls.server_config(open) else {
+        tracing::error!("refuse a connection: this process has no certificate to serve with");
+        return None;
+    };
+    let (error, mut io) = match TlsAcceptor::from(config).accept(buffered(io)).into_fallible().await {
         Ok(stream) => return Some(Wire::Tls(Box::new(stream.into()))),
         Err(refused) => refused,
     };
@@ -156,19 +261,22 @@ async fn handshake(env: &Env, tls: &Tls, io: Box<dyn Io>) -> Option<Wire> {
 pub(super) struct ServerIo {
     wire: Wire,
     peer: Peer,
-    cut: Option<BoxFuture<'static, ()>>,
-    _place: OwnedSemaphorePermit,
+    /// One future, in a set because that polls it only when it was woken: this is asked with every read.
+    cut: Option<FuturesUnordered<BoxFuture<'static, ()>>>,
+    /// Whether the client has said anything.
+    heard: Arc<AtomicBool>,
+    _place: (OwnedSemaphorePermit, Option<Share>),
 }
 
 impl ServerIo {
     fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if let Some(cut) = &mut self.cut {
-            if cut.as_mut().poll(cx).is_pending() {
+            if cut.poll_next_unpin(cx).is_pending() {
                 return Ok(());
             }
             self.cut = None;
         }
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "this process shuts down"))
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "this process ends the connection"))
     }
 }
 
@@ -184,7 +292,12 @@ impl AsyncRead for ServerIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // Reading suffices as the place to look: HTTP/2 reads all the time, also while it waits to write.
         self.check_cut(cx)?;
-        Pin::new(&mut self.wire).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        polled
     }
 }
 

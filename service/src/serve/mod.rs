@@ -1,6 +1,7 @@
 //! Serving gRPC: an accept loop nobody can stall, mutual TLS, health and reflection, and a shutdown with an end.
 
 mod accept;
+mod calls;
 mod peer;
 mod run;
 mod standard;
@@ -34,6 +35,14 @@ pub struct ServeOptions {
     pub frame_bytes_max: u32,
     /// Calls a client may have open on one connection.
     pub streams_max: u32,
+    /// Connections that one identity may have open; without identity, one address. Not counted in plain text on loopback.
+    pub connections_per_peer: usize,
+    /// How long a client may be silent once it is connected: HTTP/2 begins with its words.
+    pub first_words: Duration,
+    /// How long a connection may be open without a call.
+    pub idle: Duration,
+    /// Lets clients in that have no certificate ([`Peer::unproven`]); the services must ask who they are.
+    pub open: bool,
     /// How long calls may go on after the shutdown signal.
     pub drain: Duration,
 }
@@ -48,6 +57,12 @@ impl Default for ServeOptions {
             frame_bytes_max: 16 << 10,
             // A console with a watch per operation comes to dozens.
             streams_max: 256,
+            // A quarter of what a server takes: nobody alone shuts others out.
+            connections_per_peer: 256,
+            first_words: Duration::from_secs(10),
+            // A coordinator that drives an operation asks every second, and whoever comes back later just dials again.
+            idle: Duration::from_secs(900),
+            open: false,
             // Handlers that heed the signal are done in milliseconds; supervisors kill after 30 s or more.
             drain: Duration::from_secs(10),
         }
@@ -58,7 +73,14 @@ impl ServeOptions {
     /// For the receiving side of a transfer; matches [`dial::DialOptions::transfer`]. Frames of a quarter chunk save work
     /// and still let a ping through between two.
     pub fn transfer() -> Self {
-        Self { stream_window: 4 << 20, connection_window: 8 << 20, frame_bytes_max: 256 << 10, ..Self::default() }
+        Self {
+            stream_window: 4 << 20,
+            connection_window: 8 << 20,
+            frame_bytes_max: 256 << 10,
+            // Every lane of every operation of one source has one of its own.
+            connections_per_peer: 512,
+            ..Self::default()
+        }
     }
 }
 
@@ -133,8 +155,9 @@ pub async fn serve(
         refuse_plain_text(env, &*listener)?;
     }
     let cut = CutOnDrop(Shutdown::new());
-    let incoming = accept::start(env.clone(), listener, tls, shutdown.clone(), cut.0.clone());
+    let incoming = accept::start(env.clone(), listener, tls, options, shutdown.clone(), cut.0.clone());
     let server = Server::builder()
+        .layer(calls::Counting::new(env.clone()))
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .http2_adaptive_window(Some(options.adaptive_window))

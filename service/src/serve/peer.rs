@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Request, Status};
 
+use super::calls::Calls;
 use crate::status::problem;
 use crate::tls::Identity;
 
@@ -16,6 +17,11 @@ pub struct Peer {
     pub addr: Option<SocketAddr>,
     /// Who it is, from its verified certificate; nothing on plain-text loopback connections and within the process.
     pub identity: Option<Arc<Identity>>,
+    /// It came over TLS without a certificate, to a server that lets such in ([`super::ServeOptions::open`]): it has to
+    /// prove who it is by other means.
+    pub unproven: bool,
+    /// The calls of its connection.
+    pub(super) calls: Option<Arc<Calls>>,
 }
 
 /// Who sent `request`.
@@ -31,16 +37,23 @@ impl Peer {
 
     /// Refuse everybody but `allowed`.
     ///
-    /// A peer without identity passes: there are none but on a server that runs with `--insecure`, where loopback is
-    /// the protection the operator chose.
+    /// A peer without identity passes if it came in plain text: there are none but on a server that runs with
+    /// `--insecure`, where loopback is the protection the operator chose.
     pub fn require(&self, allowed: &[&str]) -> Result<(), Status> {
         let Some(identity) = &self.identity else {
-            return Ok(());
+            return match self.unproven {
+                false => Ok(()),
+                true => Err(problem(Code::Unauthenticated, "this needs a certificate")
+                    .reason("CREDENTIALS_MISSING")
+                    .remedy("give --cert and --key")
+                    .status()),
+            };
         };
         if allowed.iter().any(|name| identity.matches(name)) {
             return Ok(());
         }
         let wanted = allowed.join(" or ");
+        tracing::warn!(caller = %self, wanted, "refuse a command");
         Err(problem(Code::PermissionDenied, format!("{identity} may not do this, only {wanted}"))
             .reason("IDENTITY_NOT_ALLOWED")
             .meta("identity", identity.to_string())
@@ -54,6 +67,7 @@ impl fmt::Display for Peer {
         match (&self.identity, &self.addr) {
             (Some(identity), Some(addr)) => write!(f, "{identity} ({addr})"),
             (Some(identity), None) => write!(f, "{identity}"),
+            (None, Some(addr)) if self.unproven => write!(f, "somebody without a certificate ({addr})"),
             (None, Some(addr)) => write!(f, "{addr}"),
             (None, None) => f.write_str("this process"),
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -98,6 +99,95 @@ async fn stalled_handshakes_block_nobody() {
     for _ in 0..3 {
         env.timeout(Duration::from_secs(3), dialer.connect(&server.address)).await.unwrap().unwrap();
     }
+}
+
+/// Waits until the other side has ended a connection; whatever it says before is read.
+async fn until_ended(env: &Env, mut io: Box<dyn crate::env::Io>) {
+    let read = async { while io.read_u8().await.is_ok() {} };
+    env.timeout(Duration::from_secs(20), read).await.expect("it is ended");
+}
+
+#[tokio::test]
+async fn connections_on_which_nothing_happens_are_ended() {
+    let env = Env::real();
+    let short = Duration::from_millis(300);
+    let options = ServeOptions { first_words: short, idle: Duration::from_secs(3600), ..ServeOptions::default() };
+    let server = start_with(None, "127.0.0.1:0", options).await;
+    until_ended(&env, env.dial(&server.address).await.unwrap()).await;
+
+    let options = ServeOptions { idle: short, ..ServeOptions::default() };
+    let server = start_with(None, "127.0.0.1:0", options).await;
+    // Says what HTTP/2 begins with, and then nothing.
+    let mut mute = env.dial(&server.address).await.unwrap();
+    mute.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    until_ended(&env, mute).await;
+    // A call that goes on, and be it without a word, keeps its connection.
+    let channel = Dialer::new(env.clone(), None).connect(&server.address).await.unwrap();
+    let mut watch = HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.next().await.unwrap().is_ok());
+    env.sleep(short * 4).await;
+    check(&channel, "").await.unwrap();
+    let ports =
+        || server.recorder.peers.lock().unwrap().iter().map(|peer| peer.addr.unwrap().port()).collect::<Vec<_>>();
+    assert_eq!(ports().iter().collect::<std::collections::BTreeSet<_>>().len(), 1, "one connection all the time");
+    // And whoever comes back after a pause just dials again.
+    drop(watch);
+    env.sleep(short * 4).await;
+    check(&channel, "").await.unwrap();
+    let ports = ports();
+    assert_ne!(ports.first(), ports.last(), "{ports:?}");
+}
+
+#[tokio::test]
+async fn one_caller_takes_no_more_than_its_share_of_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    authority(dir.path());
+    let env = Env::real();
+    let options = ServeOptions { connections_per_peer: 3, ..ServeOptions::default() };
+    let server = start_with(Some(tls(&env, dir.path(), "server").await), "127.0.0.1:0", options).await;
+    let greedy = Dialer::new(env.clone(), Some(tls(&env, dir.path(), "client").await));
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(greedy.connect(&server.address).await.unwrap());
+    }
+    greedy.connect(&server.address).await.expect_err("a fourth");
+    // Somebody else, from the same machine.
+    let other = Dialer::new(env.clone(), Some(tls(&env, dir.path(), "server").await));
+    other.connect(&server.address).await.unwrap();
+    // And what is given back can be had again.
+    held.pop();
+    let again = async {
+        while greedy.connect(&server.address).await.is_err() {
+            env.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    env.timeout(Duration::from_secs(20), again).await.unwrap();
+}
+
+#[tokio::test]
+async fn clients_without_a_certificate_are_let_in_only_where_it_is_open_and_prove_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    authority(dir.path());
+    let env = Env::real();
+    let server_tls = tls(&env, dir.path(), "server").await;
+    let ca = dir.path().join("ca.pem");
+    let unproven = Dialer::new(env.clone(), Some(crate::Tls::load_unproven(&env, ca, None).await.unwrap()));
+    let closed = start(Some(server_tls.clone())).await;
+    let text = unproven.connect(&closed.address).await.unwrap_err().to_string();
+    assert!(text.contains("demands a client certificate"), "{text}");
+
+    let options = ServeOptions { open: true, ..ServeOptions::default() };
+    let open = start_with(Some(server_tls), "127.0.0.1:0", options).await;
+    unproven.connect(&open.address).await.unwrap();
+    let peer = open.recorder.peers.lock().unwrap().last().cloned().unwrap();
+    assert!(peer.unproven && peer.identity.is_none(), "{peer:?}");
+    assert!(peer.to_string().contains("without a certificate"), "{peer}");
+    // It must not pass for a plain-text peer on loopback.
+    assert_eq!(peer.require(&[CLIENT]).unwrap_err().code(), Code::Unauthenticated);
+    let proven = Dialer::new(env.clone(), Some(tls(&env, dir.path(), "client").await));
+    proven.connect(&open.address).await.unwrap();
+    let peer = open.recorder.peers.lock().unwrap().last().cloned().unwrap();
+    assert!(!peer.unproven && peer.require(&[CLIENT]).is_ok());
 }
 
 #[tokio::test]

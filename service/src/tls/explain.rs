@@ -55,6 +55,10 @@ fn certificate(problem: &CertificateError, peer: &str) -> (String, String) {
             ),
             "dial it by a name in its certificate, or issue one with this name".to_owned(),
         ),
+        Revoked => (
+            format!("the certificate of {peer} has been revoked"),
+            "issue a new one there, or take it off the --crl list if it was revoked by mistake".to_owned(),
+        ),
         InvalidPurpose | InvalidPurposeContext { .. } => (
             format!("the certificate of {peer} may not be used for this"),
             "issue one with both serverAuth and clientAuth as extended key usage".to_owned(),
@@ -79,7 +83,10 @@ fn received(alert: AlertDescription, peer: &str) -> (String, String) {
             format!("{peer} says our certificate has expired"),
             "renew it and check the clocks of both machines".to_owned(),
         ),
-        BadCertificate | UnsupportedCertificate | CertificateUnknown | CertificateRevoked | AccessDenied => {
+        CertificateRevoked => {
+            (format!("{peer} says our certificate has been revoked"), "ask its authority for a new one".to_owned())
+        }
+        BadCertificate | UnsupportedCertificate | CertificateUnknown | AccessDenied => {
             (format!("{peer} refuses our certificate ({alert:?})"), "issue a new one by the CA it trusts".to_owned())
         }
         other => (format!("{peer} refuses the TLS connection ({other:?})"), "see the log of that process".to_owned()),

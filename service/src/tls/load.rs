@@ -1,20 +1,21 @@
-//! Reading the three files and making rustls configurations of them.
+//! Reading the files and making rustls configurations of them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-use super::{Error, Identity, TlsFiles};
+use super::{Error, Files, Identity, Own};
 use crate::env::{Clock, Timestamp};
 
 /// Long enough before the end to renew by hand.
@@ -24,11 +25,34 @@ const WARN_BEFORE_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 const ALPN: &[u8] = b"h2";
 
 pub(super) struct Loaded {
-    pub(super) server: Arc<ServerConfig>,
+    /// Nothing without a certificate of one's own.
+    pub(super) server: Option<Server>,
     pub(super) client: Arc<ClientConfig>,
     pub(super) identity: Identity,
     pub(super) not_after: Timestamp,
     pub(super) fingerprint: u64,
+}
+
+pub(super) struct Server {
+    /// For clients that have a certificate.
+    pub(super) proven: Arc<ServerConfig>,
+    /// For clients that may have one.
+    pub(super) open: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+/// What certificates of others are judged by.
+struct Trust {
+    provider: Arc<CryptoProvider>,
+    time: Arc<InjectedTime>,
+    roots: Arc<RootCertStore>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+}
+
+/// This process's own certificate.
+struct Pair {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
 }
 
 #[derive(Debug)]
@@ -41,24 +65,37 @@ impl TimeProvider for InjectedTime {
     }
 }
 
-pub(super) fn load(clock: Arc<dyn Clock>, files: &TlsFiles) -> Result<Loaded, Error> {
+pub(super) fn load(clock: Arc<dyn Clock>, files: &Files) -> Result<Loaded, Error> {
     let fingerprint = fingerprint(files);
     let now = clock.now();
-    let chain = certificates("certificate", &files.cert)?;
-    let not_after = check_validity("certificate", &files.cert, &chain[0], now)?;
-    let identity = Identity::from_der(&chain[0])
-        .map_err(|error| content("certificate", &files.cert, format!("has names that cannot be read: {error}")))?;
-    let key = private_key(&files.key)?;
-    let roots = Arc::new(roots(files, now)?);
-
-    let provider = Arc::new(provider());
-    let time = Arc::new(InjectedTime(clock));
-    let server = server(&provider, &time, &roots, &chain, key.clone_key(), files)?;
-    let client = client(&provider, &time, roots, chain, key, files)?;
-    if not_after.since(now) < WARN_BEFORE_EXPIRY {
-        tracing::warn!(cert = %files.cert.display(), %not_after, "our certificate expires soon, renew it");
-    }
-    Ok(Loaded { server: Arc::new(server), client: Arc::new(client), identity, not_after, fingerprint })
+    let own = match &files.own {
+        None => None,
+        Some(own) => {
+            let chain = certificates("certificate", &own.cert)?;
+            let not_after = check_validity("certificate", &own.cert, &chain[0], now)?;
+            let identity = Identity::from_der(&chain[0]).map_err(|error| {
+                content("certificate", &own.cert, format!("has names that cannot be read: {error}"))
+            })?;
+            if not_after.since(now) < WARN_BEFORE_EXPIRY {
+                tracing::warn!(cert = %own.cert.display(), %not_after, "our certificate expires soon, renew it");
+            }
+            Some((own, Pair { chain, key: private_key(&own.key)? }, identity, not_after))
+        }
+    };
+    let trust = Trust {
+        provider: Arc::new(provider()),
+        time: Arc::new(InjectedTime(clock)),
+        roots: Arc::new(roots(files, now)?),
+        revoked: revoked(files, now)?,
+    };
+    let (pair, server, identity, not_after) = match own {
+        None => (None, None, Identity::default(), Timestamp::from_millis(i64::MAX)),
+        Some((own, pair, identity, not_after)) => {
+            let server = server(&trust, &pair, own, files)?;
+            (Some((own, pair)), Some(server), identity, not_after)
+        }
+    };
+    Ok(Loaded { server, client: Arc::new(client(&trust, pair, files)?), identity, not_after, fingerprint })
 }
 
 /// AES-128 first: it seals with 10 rounds instead of 14, and both ends of a transfer, which is all CPU, are ours. TLS 1.3
@@ -70,64 +107,108 @@ fn provider() -> CryptoProvider {
 }
 
 /// A number that changes when a file's content does. Zero content for a file that cannot be read.
-pub(super) fn fingerprint(files: &TlsFiles) -> u64 {
+pub(super) fn fingerprint(files: &Files) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for path in [&files.ca, &files.cert, &files.key] {
+    let own = files.own.iter().flat_map(|own| [&own.cert, &own.key]);
+    for path in own.chain([&files.ca]).chain(&files.crl) {
         std::fs::read(path).unwrap_or_default().hash(&mut hasher);
     }
     hasher.finish()
 }
 
-fn server(
-    provider: &Arc<CryptoProvider>,
-    time: &Arc<InjectedTime>,
-    roots: &Arc<RootCertStore>,
-    chain: &[CertificateDer<'static>],
-    key: PrivateKeyDer<'static>,
-    files: &TlsFiles,
-) -> Result<ServerConfig, Error> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .map_err(|error| setup(&files.ca, error))?;
-    let unix = time.current_time().unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO));
-    // Only a warning: while authorities are being changed, own certificate and trusted authorities may differ on purpose.
-    if let Err(error) = verifier.verify_client_cert(&chain[0], &chain[1..], unix) {
-        tracing::warn!(cert = %files.cert.display(), ca = %files.ca.display(), %error,
-            "our own certificate does not pass our own CA; others that trust only this CA will refuse us");
+impl Trust {
+    fn verifier(&self, open: bool, files: &Files) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        // A list says what its own authority revoked; others need not have one.
+        let builder = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
+            .with_crls(self.revoked.iter().cloned())
+            .allow_unknown_revocation_status();
+        let builder = if open { builder.allow_unauthenticated() } else { builder };
+        builder.build().map_err(|error| setup(&files.ca, error))
     }
-    let mut config = ServerConfig::builder_with_details(provider.clone(), time.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| setup(&files.cert, error))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.to_vec(), key)
-        .map_err(|error| pair(files, error))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    // No resumption: connections are few and long, and a resumed one would outlive its certificate.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
 }
 
-fn client(
-    provider: &Arc<CryptoProvider>,
-    time: &Arc<InjectedTime>,
-    roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    files: &TlsFiles,
-) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_details(provider.clone(), time.clone())
+impl Server {
+    /// What a client's certificate is worth now.
+    pub(super) fn judge(&self, now: Timestamp, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let Some((first, rest)) = chain.split_first() else { return Ok(()) };
+        self.verifier.verify_client_cert(first, rest, unix(now)).map(drop)
+    }
+}
+
+fn unix(moment: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(moment.as_millis()).unwrap_or(0)))
+}
+
+fn server(trust: &Trust, pair: &Pair, own: &Own, files: &Files) -> Result<Server, Error> {
+    let config = |verifier: Arc<dyn ClientCertVerifier>| {
+        let mut config = ServerConfig::builder_with_details(trust.provider.clone(), trust.time.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| setup(&own.cert, error))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(pair.chain.clone(), pair.key.clone_key())
+            .map_err(|error| mismatch(own, error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // No resumption: connections are few and long, and a resumed one would outlive its certificate.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    };
+    let verifier = trust.verifier(false, files)?;
+    let server = Server { proven: config(verifier.clone())?, open: config(trust.verifier(true, files)?)?, verifier };
+    // Only a warning: while authorities are being changed, own certificate and trusted authorities may differ on purpose.
+    if let Err(error) = server.judge(trust.time.0.now(), &pair.chain) {
+        tracing::warn!(cert = %own.cert.display(), ca = %files.ca.display(), %error,
+            "our own certificate does not pass our own CA; others that trust only this CA will refuse us");
+    }
+    Ok(server)
+}
+
+fn client(trust: &Trust, own: Option<(&Own, Pair)>, files: &Files) -> Result<ClientConfig, Error> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(trust.roots.clone(), trust.provider.clone())
+        .with_crls(trust.revoked.iter().cloned())
+        .allow_unknown_revocation_status()
+        .build()
+        .map_err(|error| setup(&files.ca, error))?;
+    let builder = ClientConfig::builder_with_details(trust.provider.clone(), trust.time.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| setup(&files.cert, error))?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| pair(files, error))?;
+        .map_err(|error| setup(&files.ca, error))?
+        .with_webpki_verifier(verifier);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((own, Pair { chain, key })) => {
+            builder.with_client_auth_cert(chain, key).map_err(|error| mismatch(own, error))?
+        }
+    };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-fn roots(files: &TlsFiles, now: Timestamp) -> Result<RootCertStore, Error> {
+/// The lists of revoked certificates, each looked through once so that a wrong file is told at the start.
+fn revoked(files: &Files, now: Timestamp) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+    let Some(path) = &files.crl else { return Ok(Vec::new()) };
+    let bytes = read(REVOKED, path)?;
+    let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let lists = lists.map_err(|error| content(REVOKED, path, format!("is not PEM ({error})")))?;
+    if lists.is_empty() {
+        let reason = "has no list in it; it should begin with -----BEGIN X509 CRL-----".to_owned();
+        return Err(content(REVOKED, path, reason));
+    }
+    for list in &lists {
+        let (_, parsed) = CertificateRevocationList::from_der(list)
+            .map_err(|error| content(REVOKED, path, format!("holds a list that cannot be read: {error}")))?;
+        let next = parsed.next_update().map(|next| Timestamp::from_millis(next.timestamp().saturating_mul(1000)));
+        if let Some(next) = next.filter(|next| now > *next) {
+            // An old list is better than none, and refusing everybody would stop operations half way.
+            tracing::warn!(crl = %path.display(), due = %next, issuer = %parsed.issuer(), "a list of revoked certificates is out of date: fetch a new one");
+        }
+    }
+    Ok(lists)
+}
+
+const REVOKED: &str = "revocation list";
+
+fn roots(files: &Files, now: Timestamp) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     let mut refused = None;
     for certificate in certificates("CA", &files.ca)? {
@@ -208,9 +289,9 @@ fn setup(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::Setup { path: path.to_owned(), reason: error.to_string() }
 }
 
-fn pair(files: &TlsFiles, error: rustls::Error) -> Error {
+fn mismatch(own: &Own, error: rustls::Error) -> Error {
     match error {
-        rustls::Error::InconsistentKeys(_) => Error::Mismatch { cert: files.cert.clone(), key: files.key.clone() },
-        other => setup(&files.key, other),
+        rustls::Error::InconsistentKeys(_) => Error::Mismatch { cert: own.cert.clone(), key: own.key.clone() },
+        other => setup(&own.key, other),
     }
 }

@@ -1,4 +1,5 @@
-//! Mutual TLS for every connection: rustls with ring, TLS 1.3 only, a certificate required of both sides.
+//! Mutual TLS for every connection: rustls with ring, TLS 1.3 only, a certificate required of both sides; only who proves
+//! themselves by a token instead may come without one, where a server lets them.
 
 mod explain;
 mod identity;
@@ -10,6 +11,8 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use crate::env::{Env, Timestamp};
 use crate::shutdown::Shutdown;
@@ -17,7 +20,7 @@ use crate::shutdown::Shutdown;
 pub use explain::explain;
 pub use identity::{Identity, IdentityError};
 
-/// The three files every process needs to speak TLS. All PEM.
+/// The files a process needs to speak TLS. All PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate authorities whose certificates are accepted of the other side.
@@ -26,6 +29,22 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key of `cert`: PKCS#8, SEC 1 or PKCS#1, not encrypted.
     pub key: PathBuf,
+    /// Lists of certificates that their authorities revoked, if any are to be heeded.
+    pub crl: Option<PathBuf>,
+}
+
+/// The files as they are read: who only calls, and proves themselves by a token, has no certificate.
+#[derive(Debug, Clone)]
+struct Files {
+    ca: PathBuf,
+    own: Option<Own>,
+    crl: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+struct Own {
+    cert: PathBuf,
+    key: PathBuf,
 }
 
 /// Why TLS cannot be set up from the files. Every text names the file and the remedy.
@@ -36,7 +55,7 @@ pub enum Error {
         "read the {what} file {path:?}: {source}; check the path and its permissions, or make development certificates with `causeway certs`"
     )]
     Read {
-        /// Which of the three.
+        /// Which of the files.
         what: &'static str,
         /// Where.
         path: PathBuf,
@@ -46,7 +65,7 @@ pub enum Error {
     /// A file is not what it should be.
     #[error("the {what} file {path:?} {reason}")]
     Content {
-        /// Which of the three.
+        /// Which of the files.
         what: &'static str,
         /// Where.
         path: PathBuf,
@@ -95,8 +114,8 @@ pub enum Error {
     },
 }
 
-/// How often the files are looked at for renewed certificates: issuers for sidecars renew hours ahead, so a minute is soon.
-const RELOAD_EVERY: Duration = Duration::from_secs(60);
+/// How often the files are looked at. Renewals have hours, but who revokes a certificate wants it refused now.
+const RELOAD_EVERY: Duration = Duration::from_secs(10);
 
 /// TLS for both directions, from one set of files. Clones share the state, a renewal reaches all of them.
 #[derive(Clone)]
@@ -105,21 +124,34 @@ pub struct Tls {
 }
 
 struct Shared {
-    files: TlsFiles,
+    files: Files,
     current: RwLock<load::Loaded>,
+    /// Counts what was taken up.
+    changes: watch::Sender<u64>,
 }
 
 impl Tls {
     /// Read and check the files. Fails if this process's own certificate is not valid now.
     pub async fn load(env: &Env, files: TlsFiles) -> Result<Self, Error> {
+        let TlsFiles { ca, cert, key, crl } = files;
+        Self::of(env, Files { ca, own: Some(Own { cert, key }), crl }).await
+    }
+
+    /// TLS for a caller who has no certificate and shows a token instead. It cannot serve.
+    pub async fn load_unproven(env: &Env, ca: PathBuf, crl: Option<PathBuf>) -> Result<Self, Error> {
+        Self::of(env, Files { ca, own: None, crl }).await
+    }
+
+    async fn of(env: &Env, files: Files) -> Result<Self, Error> {
         let loaded = read(env, &files).await?;
-        Ok(Self { shared: Arc::new(Shared { files, current: RwLock::new(loaded) }) })
+        Ok(Self { shared: Arc::new(Shared { files, current: RwLock::new(loaded), changes: watch::Sender::new(0) }) })
     }
 
     /// Read the files again, for connections made from now on. On an error the old state stays.
     pub async fn reload(&self, env: &Env) -> Result<(), Error> {
         let loaded = read(env, &self.shared.files).await?;
         *self.shared.current.write().expect("no holder of this lock panics") = loaded;
+        self.shared.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -137,16 +169,34 @@ impl Tls {
                 continue;
             }
             match self.reload(&env).await {
-                Ok(()) => tracing::info!(cert = %self.shared.files.cert.display(), "took up renewed certificates"),
+                Ok(()) => tracing::info!(ca = %self.shared.files.ca.display(), "took up changed certificates"),
                 // Renewal writes several files: between the writes they do not fit together. The next look settles it.
                 Err(error) => tracing::warn!(%error, "keep the certificates in use"),
             }
         }
     }
 
-    /// What a server uses for the next connection.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.current(|loaded| loaded.server.clone())
+    /// What a server uses for the next connection; `open` lets in clients without a certificate too. Nothing for a caller
+    /// without a certificate of its own.
+    pub fn server_config(&self, open: bool) -> Option<Arc<ServerConfig>> {
+        self.current(|loaded| {
+            let server = loaded.server.as_ref()?;
+            Some(if open { server.open.clone() } else { server.proven.clone() })
+        })
+    }
+
+    /// Completes with the reason once files are taken up by which a client that was let in with this chain would be refused:
+    /// its certificate was revoked, or its authority is trusted no more.
+    pub async fn until_refused(&self, env: &Env, chain: &[CertificateDer<'_>]) -> rustls::Error {
+        let mut changes = self.shared.changes.subscribe();
+        loop {
+            // The sender lives as long as this does.
+            let _ = changes.changed().await;
+            let refused = self.current(|loaded| loaded.server.as_ref()?.judge(env.now(), chain).err());
+            if let Some(error) = refused {
+                return error;
+            }
+        }
     }
 
     /// What a client uses for the next connection.
@@ -159,14 +209,9 @@ impl Tls {
         self.current(|loaded| loaded.identity.clone())
     }
 
-    /// When this process's own certificate expires.
+    /// When this process's own certificate expires; never, if it has none.
     pub fn not_after(&self) -> Timestamp {
         self.current(|loaded| loaded.not_after)
-    }
-
-    /// The files it came from.
-    pub fn files(&self) -> &TlsFiles {
-        &self.shared.files
     }
 
     fn current<T>(&self, look: impl FnOnce(&load::Loaded) -> T) -> T {
@@ -176,18 +221,19 @@ impl Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("cert", &self.shared.files.cert).finish_non_exhaustive()
+        f.debug_struct("Tls").field("own", &self.shared.files.own).finish_non_exhaustive()
     }
 }
 
 impl TlsFiles {
     /// The files `causeway certs` (see [`crate::certs`]) puts into `dir` for `stem`.
     pub fn in_dir(dir: &Path, stem: &str) -> Self {
-        Self { ca: dir.join("ca.pem"), cert: dir.join(format!("{stem}.pem")), key: dir.join(format!("{stem}-key.pem")) }
+        let (cert, key) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}-key.pem")));
+        Self { ca: dir.join("ca.pem"), cert, key, crl: None }
     }
 }
 
-async fn read(env: &Env, files: &TlsFiles) -> Result<load::Loaded, Error> {
+async fn read(env: &Env, files: &Files) -> Result<load::Loaded, Error> {
     let (clock, files) = (env.clock(), files.clone());
     env.blocking(move || load::load(clock, &files)).await
 }
