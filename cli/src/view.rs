@@ -49,6 +49,37 @@ mirror!(
         max_freeze_ms: u64 = m.max_freeze_ms,
         freeze_ms: u64 = m.freeze_ms,
         overrides: Vec<Override> = m.overrides.iter().map(Override::from).collect(),
+        deeds: Vec<Deed> = m.deeds.iter().map(Deed::from).collect(),
+    }
+);
+
+mirror!(
+    /// What somebody did about an operation.
+    Deed of Deed as m {
+        what: String = m.what.clone(),
+        by: String = m.by.clone(),
+        at: Option<Timestamp> = m.at.and_then(moment),
+    }
+);
+
+mirror!(
+    /// Who the caller is.
+    WhoAmI of WhoAmIResponse as m {
+        principal: String = m.principal.clone(),
+        proof: String = m.proof.clone(),
+        groups: Vec<String> = m.groups.clone(),
+        policy: bool = m.policy,
+    }
+);
+
+mirror!(
+    /// Whether something is allowed.
+    Access of CheckAccessResponse as m {
+        allowed: bool = m.allowed,
+        policies: Vec<String> = m.policies.clone(),
+        principal: String = m.principal.clone(),
+        action: String = m.action.clone(),
+        resource: String = m.resource.clone(),
     }
 );
 

@@ -6,7 +6,11 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use service::config::{CommonArgs, Loaded};
 
-use crate::{agents::Timeouts, store::InstanceRecord};
+use crate::{
+    agents::Timeouts,
+    auth::{AuthArgs, AuthConfig},
+    store::InstanceRecord,
+};
 
 /// Takes requests to move and copy databases, and drives them to their end by commands to the agents.
 #[derive(Debug, Clone, clap::Parser)]
@@ -29,6 +33,10 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
     pub limits: LimitArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become help text")]
+    pub auth: AuthArgs,
 }
 
 /// Limits, thresholds and times.
@@ -109,6 +117,8 @@ pub struct Config {
     pub limits: Limits,
     /// The instances of the configuration file.
     pub instances: Vec<InstanceRecord>,
+    /// What decides about callers.
+    pub auth: AuthConfig,
 }
 
 /// Where the store is.
@@ -182,6 +192,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Flags about callers that do not go together.
+    #[error("{0}")]
+    Auth(String),
     /// The file's section does not have the right form.
     #[error(transparent)]
     Section(#[from] service::config::Error),
@@ -194,11 +207,17 @@ impl Config {
     /// Check what was parsed.
     pub fn from_loaded(loaded: &Loaded<Args>) -> Result<Self, Error> {
         let instances = loaded.section::<Vec<InstanceRecord>>(SECTIONS[0])?.unwrap_or_default();
-        Self::new(&loaded.args.store, &loaded.args.limits, instances)
+        let auth = AuthConfig::new(&loaded.args.auth).map_err(Error::Auth)?;
+        Self::new(&loaded.args.store, &loaded.args.limits, instances, auth)
     }
 
     /// Check a store's address, limits and instances.
-    pub fn new(store: &str, limits: &LimitArgs, instances: Vec<InstanceRecord>) -> Result<Self, Error> {
+    pub fn new(
+        store: &str,
+        limits: &LimitArgs,
+        instances: Vec<InstanceRecord>,
+        auth: AuthConfig,
+    ) -> Result<Self, Error> {
         let path = store.strip_prefix("redb:").filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| Error::Store { given: store.to_owned() })?;
         for (unit, ready, behind) in [
@@ -218,7 +237,7 @@ impl Config {
                 return Err(wrong(format!("{field}: {problem}")));
             }
         }
-        Ok(Self { store: StoreAddress::Redb(path.into()), limits: limits.into(), instances })
+        Ok(Self { store: StoreAddress::Redb(path.into()), limits: limits.into(), instances, auth })
     }
 }
 
@@ -280,6 +299,10 @@ mod tests {
             ("", &["--store=redb:"], "redb:PATH"),
             ("", &["--behind-lag-ms=5"], "--ready-lag-ms"),
             ("", &["--running-per-source=0"], "running-per-source"),
+            ("", &["--groups=g.toml"], "--policy"),
+            ("groups = \"g.toml\"\n", &[], "--policy"),
+            ("", &["--jwt-keys=k", "--jwt-issuer=i", "--jwt-audience=a"], "everybody whom the provider knows"),
+            ("", &["--jwt-keys=k"], "--jwt-issuer"),
             (&instance.repeat(2), &[], "given twice"),
             (&instance.replace("db1:7443", "db1"), &[], "source_agent"),
             (&instance.replace("west", "We st"), &[], "instance name"),

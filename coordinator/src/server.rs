@@ -11,6 +11,7 @@ use service::{
 
 use crate::{
     agents::Agents,
+    auth::{self, Auth},
     config::{Config, Limits, StoreAddress},
     core::Core,
     driver::{self, Hub},
@@ -26,6 +27,7 @@ pub struct Coordinator {
     limits: Limits,
     instances: Vec<InstanceRecord>,
     records: Records,
+    auth: Arc<Auth>,
 }
 
 /// Why a coordinator does not start or stops.
@@ -34,6 +36,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The files about callers.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     /// The server.
     #[error(transparent)]
     Serve(#[from] serve::Error),
@@ -42,16 +47,17 @@ pub enum Error {
 impl Coordinator {
     /// Open the store. `tls` serves callers and calls agents; nothing means plain text on loopback.
     pub async fn open(env: Env, tls: Option<Tls>, config: Config) -> Result<Self, Error> {
+        let auth = Auth::open(&env, &config.auth).await?;
         let StoreAddress::Redb(path) = &config.store;
         let store = RedbStore::open(&env, path).await?;
         tracing::info!(store = %path.display(), "store open");
         let records = Records::new(Arc::new(store));
-        Ok(Self { env, tls, limits: config.limits, instances: config.instances, records })
+        Ok(Self { env, tls, limits: config.limits, instances: config.instances, records, auth })
     }
 
     /// Serve on `listener` and drive all operations, until `shutdown`.
     pub async fn run(self, listener: Box<dyn Listener>, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { env, tls, limits, instances, records } = self;
+        let Self { env, tls, limits, instances, records, auth } = self;
         let pool = Pool::new(Dialer::new(env.clone(), tls.clone()));
         let core = Arc::new(Core {
             agents: Agents::new(env.clone(), pool, tls.is_some(), limits.timeouts.clone()),
@@ -63,12 +69,13 @@ impl Coordinator {
             gate: tokio::sync::Mutex::new(()),
             shutdown: shutdown.clone(),
         });
-        let serving = serve::run(&env, listener, tls, rpc::services(core.clone()), shutdown.clone());
+        let serving = serve::run(&env, listener, tls, rpc::services(core.clone(), auth.clone()), shutdown.clone());
         // No task of its own: nobody may hold the store open after this future is gone.
         let forgetting = retention::run(core.clone());
         let driving = driver::run(core);
+        let guarding = auth.clone().run(shutdown.clone());
         // Whichever ends first, by shutdown or by an error, ends the other.
-        let (driven, served, ()) = tokio::join!(
+        let (driven, served, (), ()) = tokio::join!(
             async {
                 let ended = driving.await;
                 shutdown.trigger();
@@ -81,7 +88,9 @@ impl Coordinator {
             },
             // Heeds the shutdown too; what it has not got to is for the next start.
             forgetting,
+            guarding,
         );
+        auth.close().await;
         tracing::info!("coordinator stopped");
         driven?;
         Ok(served?)

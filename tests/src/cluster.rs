@@ -279,6 +279,8 @@ impl Cluster {
                 args.push(format!("--store=redb:{}", self.dir().join("coordinator.redb").display()));
                 // Twenty looks a second: the tests wait for what the coordinator sees.
                 args.push("--observe-every-ms=50".to_owned());
+                // And they look themselves, all as one user, as often as they can.
+                args.push("--requests-per-second=100000".to_owned());
                 ("causeway-coordinator", "coordinator")
             }
             Party::Source(instance) | Party::Dest(instance) => {

@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Doc comments on fields are its help text.
 
+mod auth;
 mod instance;
 mod operation;
 mod tools;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use service::config::TlsArgs;
 
+pub use auth::{AuthCommand, CheckArgs, TokenArgs};
 pub use instance::{DatabaseCommand, InstanceCommand, PurgeArgs, RegisterArgs};
 pub use operation::{
     CancelArgs, CompleteArgs, Filter, KindCommand, ListArgs, OperationCommand, Override, Selection, SideWord,
@@ -66,6 +68,10 @@ pub struct GlobalArgs {
     /// PEM file of certificate revocation lists; what they revoke is not taken for the coordinator
     #[arg(long, global = true, value_name = "FILE", env = "CAUSEWAY_CRL")]
     pub crl: Option<PathBuf>,
+
+    /// File with a token that says who you are; instead of --cert and --key, or besides
+    #[arg(long, global = true, value_name = "FILE", env = "CAUSEWAY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 
     /// Plain text without certificates, to a coordinator on this machine only
     #[arg(long, global = true, env = "CAUSEWAY_INSECURE", value_parser = BoolishValueParser::new())]
@@ -125,7 +131,13 @@ pub enum Command {
         #[allow(missing_docs, reason = "a doc comment here would become help text")]
         command: InstanceCommand,
     },
-    /// Make a development CA and certificates for coordinator, agents and users
+    /// Who you are to the coordinator, who may do what, and tokens for users
+    Auth {
+        #[command(subcommand)]
+        #[allow(missing_docs, reason = "a doc comment here would become help text")]
+        command: AuthCommand,
+    },
+    /// Make a development CA, certificates for coordinator, agents and users, and policies to begin with
     Certs(CertsArgs),
     /// Show a whole move or copy on this machine: real processes, a live writer, and the proof
     Demo(DemoArgs),

@@ -24,6 +24,9 @@ pub struct CertsArgs {
     /// How long the certificates are good for
     #[arg(long, value_name = "DAYS", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
+    /// Revoke the certificate of this file name without ending, such as user-ann, and make nothing; may be given several times
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["instance", "san", "days"])]
+    pub revoke: Vec<String>,
 }
 
 /// Arguments of `demo`.

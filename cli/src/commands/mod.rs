@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod auth;
 mod certs;
 mod complete;
 mod demo;
@@ -46,6 +47,7 @@ pub async fn run(cli: Cli, output: &Output, env: Env) -> Result<Exit, Failure> {
         Command::Operation { command } => operation(&context, command).await,
         Command::Database { command } => instance::database(&context, command).await,
         Command::Instance { command } => instance::instance(&context, command).await,
+        Command::Auth { command } => auth::run(&context, command).await,
         Command::Certs(args) => certs::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Completions { shell } => {

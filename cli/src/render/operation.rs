@@ -142,6 +142,16 @@ pub fn details(output: &Output, operation: &Operation) -> String {
         put("Hook", format!("on_online {outcome}, took {}", units::ms(hook.took_ms)));
         hook.output.lines().for_each(|line| put("", line.to_owned()));
     }
+    for deed in &operation.deeds {
+        let at = deed.at.map(|at| format!(" at {}", short(at))).unwrap_or_default();
+        let what = match deed.what.as_str() {
+            "start" => "Started by",
+            "complete" => "Completed by",
+            "cancel" => "Cancelled by",
+            _ => "Forced by",
+        };
+        put(what, format!("{}{at}", deed.by));
+    }
     for used in &operation.overrides {
         let at = used.at.map(|at| format!(" at {}", short(at))).unwrap_or_default();
         put("Override", format!("{}{at}", output.paint(Look::Warn, &used.what)));

@@ -2,11 +2,16 @@
 
 mod error;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use proto::v1::{self, coordinator_client::CoordinatorClient};
-use service::{Backoff, Env, dial::Dialer};
-use tonic::{Request, transport::Channel};
+use service::{Backoff, Env, Tls, dial::Dialer};
+use tonic::{
+    Request, Status,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 use crate::{args::GlobalArgs, exit::Exit, failure::Failure};
 
@@ -19,8 +24,12 @@ const TRIES: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct Client {
     env: Env,
-    inner: CoordinatorClient<Channel>,
+    inner: CoordinatorClient<InterceptedService<Channel, Bearer>>,
 }
+
+/// Puts the caller's token, if there is one, on every request.
+#[derive(Debug, Clone, Default)]
+pub struct Bearer(Option<AsciiMetadataValue>);
 
 /// The updates of a watch, in order.
 pub struct Updates(tonic::Streaming<v1::WatchOperationsResponse>);
@@ -88,17 +97,33 @@ calls! {
     force_unfence(ForceUnfenceRequest) -> ForceUnfenceResponse;
     /// Override: opens the destination.
     force_promote(ForcePromoteRequest) -> ForcePromoteResponse;
+    /// Who the caller is.
+    who_am_i(WhoAmIRequest) -> WhoAmIResponse;
+    /// Whether something is allowed.
+    check_access(CheckAccessRequest) -> CheckAccessResponse;
 }
 
 impl Client {
     /// Connects to the coordinator of the flags; fails unless it answers.
     pub async fn connect(env: &Env, global: &GlobalArgs) -> Result<Self, Failure> {
-        let tls = global.tls().load(env).await.map_err(|error| Failure::usage(service::status::chain(&error)))?;
-        Self::dial(&Dialer::new(env.clone(), tls), &global.coordinator).await
+        let wrong = |error| Failure::usage(service::status::chain(&error));
+        let bearer = match &global.token_file {
+            Some(path) => Bearer::read(env, path).await?,
+            None => Bearer::default(),
+        };
+        let args = global.tls();
+        let tls = match (&args.ca, &args.cert, &args.key) {
+            // The token says who it is; the coordinator still has to prove itself.
+            (Some(ca), None, None) if bearer.0.is_some() && !args.insecure => {
+                Some(Tls::load_unproven(env, ca.clone(), args.crl.clone()).await.map_err(|error| wrong(error.into()))?)
+            }
+            _ => args.load(env).await.map_err(wrong)?,
+        };
+        Self::dial(&Dialer::new(env.clone(), tls), &global.coordinator, bearer).await
     }
 
     /// Connects to the coordinator at `address`.
-    pub async fn dial(dialer: &Dialer, address: &str) -> Result<Self, Failure> {
+    pub async fn dial(dialer: &Dialer, address: &str, bearer: Bearer) -> Result<Self, Failure> {
         let channel = dialer.connect(address).await.map_err(|error| {
             use service::dial::Error::{Address, PlainText};
             let exit = if matches!(error, Address { .. } | PlainText { .. }) { Exit::Usage } else { Exit::Unreachable };
@@ -109,7 +134,8 @@ impl Client {
                 None => Failure::new(exit, "reach the coordinator", text),
             }
         })?;
-        let inner = CoordinatorClient::new(channel).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
+        let inner =
+            CoordinatorClient::with_interceptor(channel, bearer).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
         Ok(Self { env: dialer.env().clone(), inner })
     }
 
@@ -125,6 +151,31 @@ impl Client {
             Ok(response) => Ok(Updates(response.into_inner())),
             Err(status) => Err(broken(&status)),
         }
+    }
+}
+
+impl Bearer {
+    /// The token in a file.
+    async fn read(env: &Env, path: &Path) -> Result<Self, Failure> {
+        let (file, doing) = (path.to_owned(), format!("read the token in {}", path.display()));
+        let text = env.blocking(move || std::fs::read_to_string(file)).await;
+        let text = text.map_err(|error| Failure::usage(format!("{doing}: {error}")))?;
+        let value = match text.trim() {
+            "" => None,
+            token => AsciiMetadataValue::try_from(format!("Bearer {token}")).ok(),
+        };
+        let mut value = value.ok_or_else(|| Failure::usage(format!("{doing}: it holds no token")))?;
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
     }
 }
 

@@ -244,4 +244,20 @@ impl Coordinator for Fake {
         let operation = Some(operation(of_id(&request.id), State::Succeeded, 5));
         Ok(Response::new(v1::ForcePromoteResponse { operation }))
     }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let user = token.and_then(|value| value.strip_prefix("Bearer secret-of-")).unwrap_or("nobody");
+        let groups = vec!["team".to_owned()];
+        let answer =
+            v1::WhoAmIResponse { principal: format!("user:{user}"), proof: "token".into(), groups, policy: true };
+        Ok(Response::new(answer))
+    }
+
+    async fn check_access(&self, request: Request<v1::CheckAccessRequest>) -> Answer<v1::CheckAccessResponse> {
+        let v1::CheckAccessRequest { principal, action, resource } = request.into_inner();
+        let policies = if action == "read" { vec!["readers".to_owned()] } else { Vec::new() };
+        let principal = format!("user:{principal}");
+        Ok(Response::new(v1::CheckAccessResponse { allowed: action == "read", policies, principal, action, resource }))
+    }
 }

@@ -203,3 +203,30 @@ async fn an_explanation_says_what_is_going_on_and_what_can_be_done() {
     assert_eq!(json["choices"][1]["is_override"], true);
     run(&fake, "operation explain 0197-unknown").await.exits(5);
 }
+
+#[tokio::test]
+async fn a_token_says_who_one_is_and_a_denial_has_its_exit_code() {
+    let fake = Fake::serve().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("token");
+    std::fs::write(&file, "secret-of-ann\n").expect("write the token");
+    let env = BTreeMap::from([("CAUSEWAY_TOKEN_FILE", file.to_str().expect("a plain path"))]);
+    let me = run_with(&fake, "auth whoami", &env).await.exits(0);
+    assert!(me.stdout.contains("user:ann (by token)") && me.stdout.contains("groups: team"), "{}", me.stdout);
+    assert!(run(&fake, "auth whoami").await.exits(0).stdout.contains("user:nobody"));
+    let allowed = run(&fake, "auth check ann read database:west/shop").await.exits(0);
+    assert_eq!(allowed.stdout.trim(), "allowed: user:ann read database:west/shop, by readers");
+    let denied = run(&fake, "auth check ann write database:west/shop").await.exits(6);
+    assert_eq!(denied.stdout.trim(), "denied: user:ann write database:west/shop, no policy permits it");
+    let json = run(&fake, "auth check ann write database:west/shop -o json").await.exits(6).json();
+    assert_eq!((&json["allowed"], &json["policies"]), (&false.into(), &serde_json::json!([])));
+    run(&fake, "auth check ann own database:west/shop").await.exits(2).complains(&["read, write, admin"]);
+    std::fs::write(&file, " \n").expect("empty it");
+    run_with(&fake, "auth whoami", &env).await.exits(2).complains(&["holds no token"]);
+    // Made without a coordinator; each is another.
+    let made = run("127.0.0.1:1", "auth token --user ann --group dba -o json").await.exits(0).json();
+    let (token, entry) = (made["token"].as_str().expect("a token"), made["entry"].as_str().expect("an entry"));
+    assert!(entry.contains("user = \"ann\"") && entry.contains("groups = [\"dba\"]") && entry.contains("expires = 20"));
+    assert!(token.len() > 64 && !entry.contains(token), "the entry holds a hash only");
+    assert_ne!(run("127.0.0.1:1", "auth token --user ann -o json").await.exits(0).json()["token"], token);
+}

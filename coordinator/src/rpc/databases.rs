@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use handover::DatabaseName;
 use proto::{convert, v1};
-use service::serve::Peer;
 
 use super::{
     error::Error,
@@ -12,16 +12,31 @@ use super::{
 };
 use crate::{
     agents::{DatabaseInfo, Half},
+    auth::{Caller, Reader},
     core::Core,
     store::InstanceRecord,
 };
 
-pub(super) async fn list(core: &Core, request: v1::ListDatabasesRequest) -> Result<v1::ListDatabasesResponse, Error> {
+pub(super) async fn list(
+    core: &Core,
+    caller: &Caller,
+    request: v1::ListDatabasesRequest,
+) -> Result<v1::ListDatabasesResponse, Error> {
     let mut fields = Fields::default();
     let name = fields.instance("instance", &request.instance);
     fields.check()?;
-    let instance = registered(core, &checked(name, "instance")?).await?;
-    let databases = ask(core, &instance).await?;
+    let name = checked(name, "instance")?;
+    caller.may_look_into(core, &name).await?;
+    let instance = registered(core, &name).await?;
+    let mut reader = Reader::new(caller);
+    let mut databases = Vec::new();
+    for database in ask(core, &instance).await? {
+        // A name that is none here, because an engine allows more than we do, falls under the rights of its instance.
+        match DatabaseName::parse(&database.name) {
+            Ok(name) if !reader.reads(core, &instance.name, &name).await? => reader.hides(),
+            _ => databases.push(database),
+        }
+    }
     let busy: HashMap<String, String> = core
         .records
         .busy_at(&instance.name)
@@ -57,15 +72,16 @@ async fn ask(core: &Core, instance: &InstanceRecord) -> Result<Vec<DatabaseInfo>
 
 pub(super) async fn purge(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::PurgeDatabaseRequest,
 ) -> Result<v1::PurgeDatabaseResponse, Error> {
     let mut fields = Fields::default();
     let instance = fields.instance("instance", &request.instance);
     let database = fields.take(convert::database_name("database", &request.database));
     fields.check()?;
-    let instance = registered(core, &checked(instance, "instance")?).await?;
-    let database = checked(database, "database")?;
+    let (instance, database) = (checked(instance, "instance")?, checked(database, "database")?);
+    caller.may_purge(core, &instance, &database).await?;
+    let instance = registered(core, &instance).await?;
     if instance.dest_agent.is_empty() {
         return Err(Error::NoAgent { instance: instance.name, half: Half::Dest });
     }
@@ -74,6 +90,6 @@ pub(super) async fn purge(
         return Err(Error::DatabaseBusy { instance, database, operation });
     }
     core.agents.dest(&instance)?.purge(&database).await?;
-    tracing::info!(instance = %instance.name, %database, by = %peer, "tombstone removed");
+    tracing::info!(instance = %instance.name, %database, by = %caller, "tombstone removed");
     Ok(v1::PurgeDatabaseResponse {})
 }

@@ -2,12 +2,12 @@
 
 use handover::operation::{Event, step};
 use proto::v1;
-use service::serve::Peer;
 
 use super::{error::Error, fields::Fields, select::Selection, wire};
 use crate::{
+    auth::{Caller, Reader},
     core::Core,
-    store::{self, Record, Stored},
+    store::{self, Done, Record, Stored},
 };
 
 /// Longest freeze that may be asked for: whoever accepts an hour of it does not need this service.
@@ -17,7 +17,7 @@ const TRIES: u32 = 20;
 
 pub(super) async fn complete(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::CompleteOperationRequest,
 ) -> Result<v1::CompleteOperationResponse, Error> {
     let mut fields = Fields::default();
@@ -36,37 +36,47 @@ pub(super) async fn complete(
     // A default grace gives way to a short freeze.
     let grace_ms = default(request.grace_ms, core.limits.grace).min(max_freeze_ms);
     let selection = Selection::read(fields, request.operations)?;
-    let operations = decide(core, &selection, |_| Event::Complete { max_freeze_ms, grace_ms }).await?;
-    note(peer, &operations, "completion asked for");
+    let operations =
+        decide(core, caller, &selection, Done::Complete, |_| Event::Complete { max_freeze_ms, grace_ms }).await?;
+    note(caller, &operations, "completion asked for");
     Ok(v1::CompleteOperationResponse { operations })
 }
 
 pub(super) async fn cancel(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::CancelOperationRequest,
 ) -> Result<v1::CancelOperationResponse, Error> {
     let selection = Selection::read(Fields::default(), request.operations)?;
-    let operations = decide(core, &selection, |now_ms| Event::Cancel { now_ms }).await?;
-    note(peer, &operations, "cancel asked for");
+    let operations = decide(core, caller, &selection, Done::Cancel, |now_ms| Event::Cancel { now_ms }).await?;
+    note(caller, &operations, "cancel asked for");
     Ok(v1::CancelOperationResponse { operations })
 }
 
-fn note(peer: &Peer, operations: &[v1::Operation], what: &str) {
+fn note(caller: &Caller, operations: &[v1::Operation], what: &str) {
     for operation in operations {
-        tracing::info!(operation = operation.id, by = %peer, database = operation.database, "{what}");
+        tracing::info!(operation = operation.id, by = %caller, database = operation.database, "{what}");
     }
 }
 
-async fn decide(core: &Core, selection: &Selection, event: impl Fn(i64) -> Event) -> Result<Vec<v1::Operation>, Error> {
+async fn decide(
+    core: &Core,
+    caller: &Caller,
+    selection: &Selection,
+    done: Done,
+    event: impl Fn(i64) -> Event,
+) -> Result<Vec<v1::Operation>, Error> {
+    let mut reader = Reader::new(caller);
+    selection.permit(core, caller, &mut reader).await?;
     for _ in 0..TRIES {
-        let before = selection.load(core).await?;
+        let before = selection.load(core, &mut reader).await?;
         let now_ms = core.now_ms();
         let mut after: Vec<Record> = Vec::with_capacity(before.len());
         let mut illegal = Vec::new();
         for stored in &before {
             match step(stored.operation(), &event(now_ms)) {
-                Ok(next) => after.push(stored.record.advanced(next, now_ms)),
+                Ok(next) if next == *stored.operation() => after.push(stored.record.clone()),
+                Ok(next) => after.push(stored.record.advanced(next, now_ms).done(done, caller.name(), now_ms)),
                 Err(refused) => illegal.push((stored.id().clone(), refused)),
             }
         }

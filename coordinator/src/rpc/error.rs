@@ -7,7 +7,12 @@ use proto::convert::BadField;
 use service::status::problem;
 use tonic::{Code, Status};
 
-use crate::{admission::Found, agents, store};
+use crate::{
+    admission::Found,
+    agents,
+    auth::{Missing, Refused},
+    store,
+};
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +20,12 @@ pub enum Error {
     /// Fields that are wrong, all of them.
     #[error("the request is not valid: {}", list(.0, |bad| bad.to_string()))]
     Fields(Vec<BadField>),
+    /// The caller lacks rights.
+    #[error("{} lacks {}", .0.who, list(&.0.rights, |(right, about)| format!("{right} on {about}")))]
+    Denied(Missing),
+    /// What the caller proved itself with has run out during a watch.
+    #[error("the token that this was asked with has expired")]
+    Expired,
     /// No such operations.
     #[error("{0}")]
     OperationNotFound(String),
@@ -79,6 +90,15 @@ pub enum Error {
     Contended,
 }
 
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Missing(missing) => Self::Denied(missing),
+            Refused::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl Error {
     /// Whether it is about this process rather than about the request.
     pub(super) fn is_ours(&self) -> bool {
@@ -103,9 +123,21 @@ impl From<Error> for Status {
                     .fold(problem, |problem, bad| problem.field(bad.field, bad.problem))
                     .remedy("correct the fields")
             }
+            Error::Denied(missing) => {
+                let problem = problem(Code::PermissionDenied, message)
+                    .reason("RIGHT_MISSING")
+                    .remedy("ask whoever keeps the coordinator's policy file for these rights");
+                match missing.rights.first() {
+                    Some((right, about)) => problem.meta("right", format!("{right} {about}")),
+                    None => problem,
+                }
+            }
+            Error::Expired => problem(Code::Unauthenticated, message)
+                .reason("TOKEN_REFUSED")
+                .remedy("get a new token, and watch again"),
             Error::OperationNotFound(_) => problem(Code::NotFound, message)
                 .reason("OPERATION_NOT_FOUND")
-                .remedy("list the operations to find its id"),
+                .remedy("list the operations to find its id; what you may not read is not among them"),
             Error::BatchNotFound(_) => problem(Code::NotFound, message)
                 .reason("BATCH_NOT_FOUND")
                 .remedy("list the operations to find their batch"),

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     agents,
+    auth::Caller,
     core::Core,
     explain::{self, Choice, Said, Sides},
     store::Stored,
@@ -21,13 +22,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 pub(super) async fn explain(
     core: &Core,
+    caller: &Caller,
     request: v1::ExplainOperationRequest,
 ) -> Result<v1::ExplainOperationResponse, Error> {
     let mut fields = Fields::default();
     let id = fields.operation("id", &request.id);
     fields.check()?;
     let id = checked(id, "id")?;
-    let stored = select::one(core, &id).await?;
+    let stored = select::seen(core, caller, &id).await?;
     let sides = Box::pin(sides(core, &stored)).await;
     // What it has become while the agents were asked.
     let stored = select::one(core, &id).await?;

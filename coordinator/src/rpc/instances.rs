@@ -2,7 +2,6 @@
 
 use handover::{InstanceName, OperationId};
 use proto::v1;
-use service::serve::Peer;
 
 use super::{
     error::Error,
@@ -10,6 +9,7 @@ use super::{
     wire,
 };
 use crate::{
+    auth::{Caller, Reader},
     core::Core,
     instances::{Known, violations},
     store::InstanceRecord,
@@ -17,11 +17,12 @@ use crate::{
 
 pub(super) async fn register(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::RegisterInstanceRequest,
 ) -> Result<v1::RegisterInstanceResponse, Error> {
     let record = read(request.instance)?;
     let _gate = core.gate.lock().await;
+    caller.may_register(core, &record).await?;
     if core.instances.configured(&record.name) {
         return Err(Error::InstanceFromConfig(record.name));
     }
@@ -35,7 +36,7 @@ pub(super) async fn register(
         }
         None => core.records.put_instance(&record).await?,
     };
-    tracing::info!(instance = %record.name, by = %peer, "instance registered");
+    tracing::info!(instance = %record.name, by = %caller, "instance registered");
     let known = Known { record, version, from_config: false };
     Ok(v1::RegisterInstanceResponse { instance: Some(wire::instance(&known)) })
 }
@@ -48,14 +49,16 @@ pub(super) async fn registered(core: &Core, name: &InstanceName) -> Result<Insta
     }
 }
 
-pub(super) async fn list(core: &Core) -> Result<v1::ListInstancesResponse, Error> {
-    let instances = core.instances.all().await?.iter().map(wire::instance).collect();
+pub(super) async fn list(core: &Core, caller: &Caller) -> Result<v1::ListInstancesResponse, Error> {
+    let reader = Reader::new(caller);
+    let all = core.instances.all().await?;
+    let instances = all.iter().filter(|known| reader.sees_instance(&known.record)).map(wire::instance).collect();
     Ok(v1::ListInstancesResponse { instances })
 }
 
 pub(super) async fn remove(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::RemoveInstanceRequest,
 ) -> Result<v1::RemoveInstanceResponse, Error> {
     let mut fields = Fields::default();
@@ -63,6 +66,7 @@ pub(super) async fn remove(
     fields.check()?;
     let name = checked(name, "name")?;
     let _gate = core.gate.lock().await;
+    caller.may_remove(core, &name).await?;
     if core.instances.configured(&name) {
         return Err(Error::InstanceFromConfig(name));
     }
@@ -71,7 +75,7 @@ pub(super) async fn remove(
     }
     unused(core, &name).await?;
     core.records.remove_instance(&name).await?;
-    tracing::info!(instance = %name, by = %peer, "instance removed");
+    tracing::info!(instance = %name, by = %caller, "instance removed");
     Ok(v1::RemoveInstanceResponse {})
 }
 

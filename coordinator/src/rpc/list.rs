@@ -10,18 +10,26 @@ use super::{
     fields::{Fields, checked},
     page, select, wire,
 };
-use crate::{core::Core, store::Stored};
+use crate::{
+    auth::{Caller, Reader},
+    core::Core,
+    store::Stored,
+};
 
 const PAGE_MAX: u32 = 1000;
 const PAGE_DEFAULT: u32 = 100;
 /// Records read from the store at once.
 const READ: usize = 256;
 
-pub(super) async fn get(core: &Core, request: v1::GetOperationRequest) -> Result<v1::GetOperationResponse, Error> {
+pub(super) async fn get(
+    core: &Core,
+    caller: &Caller,
+    request: v1::GetOperationRequest,
+) -> Result<v1::GetOperationResponse, Error> {
     let mut fields = Fields::default();
     let id = fields.operation("id", &request.id);
     fields.check()?;
-    let stored = select::one(core, &checked(id, "id")?).await?;
+    let stored = select::seen(core, caller, &checked(id, "id")?).await?;
     Ok(v1::GetOperationResponse { operation: Some(wire::operation(core, &stored)) })
 }
 
@@ -45,7 +53,11 @@ impl Filter {
     }
 }
 
-pub(super) async fn list(core: &Core, request: v1::ListOperationsRequest) -> Result<v1::ListOperationsResponse, Error> {
+pub(super) async fn list(
+    core: &Core,
+    caller: &Caller,
+    request: v1::ListOperationsRequest,
+) -> Result<v1::ListOperationsResponse, Error> {
     let mut fields = Fields::default();
     let filter = Filter {
         kind: fields.kind_if_given("kind", request.kind),
@@ -68,7 +80,8 @@ pub(super) async fn list(core: &Core, request: v1::ListOperationsRequest) -> Res
     fields.check()?;
     let size = if request.page_size == 0 { PAGE_DEFAULT } else { request.page_size };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let (found, more) = scan(core, &filter, request.only_latest_per_database, after.as_ref(), size).await?;
+    let (found, more) =
+        scan(core, &mut Reader::new(caller), &filter, request.only_latest_per_database, after.as_ref(), size).await?;
     let next_page_token = match found.last().filter(|_| more) {
         Some(last) => page::token(&request, last.id()),
         None => String::new(),
@@ -77,9 +90,10 @@ pub(super) async fn list(core: &Core, request: v1::ListOperationsRequest) -> Res
     Ok(v1::ListOperationsResponse { operations, next_page_token })
 }
 
-/// A page of what the filter takes, and whether more follows.
+/// A page of what the filter takes and the reader may see, and whether more follows.
 async fn scan(
     core: &Core,
+    reader: &mut Reader,
     filter: &Filter,
     only_latest: bool,
     after: Option<&OperationId>,
@@ -95,7 +109,7 @@ async fn scan(
         for stored in page {
             before = Some(stored.id().clone());
             let operation = stored.operation();
-            if !filter.takes(operation) {
+            if !filter.takes(operation) || !reader.sees(core, operation).await? {
                 continue;
             }
             if only_latest {

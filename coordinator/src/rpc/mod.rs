@@ -1,10 +1,12 @@
 //! The Coordinator service: the only place where it speaks gRPC to users.
 
+mod access;
 mod databases;
 mod decide;
 mod error;
 mod explain;
 mod fields;
+mod guard;
 mod instances;
 mod list;
 mod overrides;
@@ -21,21 +23,28 @@ use proto::v1::{
     self,
     coordinator_server::{Coordinator, CoordinatorServer},
 };
-use service::serve::{ServeOptions, Services, peer_of};
+use service::serve::{ServeOptions, Services};
 use tonic::{Request, Response, Status, service::Routes};
 
-use crate::core::Core;
+use crate::{auth::Auth, core::Core};
+
+use guard::{Guard, caller_of};
 
 pub use error::Error;
 
-/// What a coordinator serves.
-pub fn services(core: Arc<Core>) -> Services {
-    let server = CoordinatorServer::new(Api { core }).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
+/// A request names a hundred databases at the most, of 255 bytes each.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
+
+/// What a coordinator serves, to whom `auth` lets in.
+pub fn services(core: Arc<Core>, auth: Arc<Auth>) -> Services {
+    let server = CoordinatorServer::new(Api { core }).max_decoding_message_size(REQUEST_BYTES_MAX);
+    // Health and reflection stand before the guard: they tell nothing that is not public.
+    let options = ServeOptions { open: auth.takes_tokens(), ..ServeOptions::default() };
     Services {
-        routes: Routes::new(server),
+        routes: Routes::new(Guard::new(server, auth)),
         descriptors: proto::FILE_DESCRIPTOR_SET,
         names: &["causeway.v1.Coordinator"],
-        options: ServeOptions::default(),
+        options,
     }
 }
 
@@ -61,46 +70,50 @@ impl Coordinator for Api {
         &self,
         request: Request<v1::RegisterInstanceRequest>,
     ) -> Answer<v1::RegisterInstanceResponse> {
-        let peer = peer_of(&request);
-        answer(instances::register(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(instances::register(&self.core, &caller, request.into_inner()).await)
     }
 
-    async fn list_instances(&self, _: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
-        answer(instances::list(&self.core).await)
+    async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
+        answer(instances::list(&self.core, &caller_of(&request)).await)
     }
 
     async fn remove_instance(&self, request: Request<v1::RemoveInstanceRequest>) -> Answer<v1::RemoveInstanceResponse> {
-        let peer = peer_of(&request);
-        answer(instances::remove(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(instances::remove(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn list_databases(&self, request: Request<v1::ListDatabasesRequest>) -> Answer<v1::ListDatabasesResponse> {
-        answer(databases::list(&self.core, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(databases::list(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn purge_database(&self, request: Request<v1::PurgeDatabaseRequest>) -> Answer<v1::PurgeDatabaseResponse> {
-        let peer = peer_of(&request);
-        answer(databases::purge(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(databases::purge(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn start_operation(&self, request: Request<v1::StartOperationRequest>) -> Answer<v1::StartOperationResponse> {
-        let peer = peer_of(&request);
-        answer(Box::pin(start::start(&self.core, &peer, request.into_inner())).await)
+        let caller = caller_of(&request);
+        answer(Box::pin(start::start(&self.core, &caller, request.into_inner())).await)
     }
 
     async fn get_operation(&self, request: Request<v1::GetOperationRequest>) -> Answer<v1::GetOperationResponse> {
-        answer(list::get(&self.core, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(list::get(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn explain_operation(
         &self,
         request: Request<v1::ExplainOperationRequest>,
     ) -> Answer<v1::ExplainOperationResponse> {
-        answer(explain::explain(&self.core, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(explain::explain(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn list_operations(&self, request: Request<v1::ListOperationsRequest>) -> Answer<v1::ListOperationsResponse> {
-        answer(list::list(&self.core, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(list::list(&self.core, &caller, request.into_inner()).await)
     }
 
     type WatchOperationsStream = BoxStream<'static, Result<v1::WatchOperationsResponse, Status>>;
@@ -109,40 +122,50 @@ impl Coordinator for Api {
         &self,
         request: Request<v1::WatchOperationsRequest>,
     ) -> Answer<Self::WatchOperationsStream> {
-        answer(watch::watch(&self.core, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(watch::watch(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn complete_operation(
         &self,
         request: Request<v1::CompleteOperationRequest>,
     ) -> Answer<v1::CompleteOperationResponse> {
-        let peer = peer_of(&request);
-        answer(decide::complete(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(decide::complete(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn cancel_operation(
         &self,
         request: Request<v1::CancelOperationRequest>,
     ) -> Answer<v1::CancelOperationResponse> {
-        let peer = peer_of(&request);
-        answer(decide::cancel(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(decide::cancel(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn forget_operation(
         &self,
         request: Request<v1::ForgetOperationRequest>,
     ) -> Answer<v1::ForgetOperationResponse> {
-        let peer = peer_of(&request);
-        answer(overrides::forget(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(overrides::forget(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn force_unfence(&self, request: Request<v1::ForceUnfenceRequest>) -> Answer<v1::ForceUnfenceResponse> {
-        let peer = peer_of(&request);
-        answer(overrides::force_unfence(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(overrides::force_unfence(&self.core, &caller, request.into_inner()).await)
     }
 
     async fn force_promote(&self, request: Request<v1::ForcePromoteRequest>) -> Answer<v1::ForcePromoteResponse> {
-        let peer = peer_of(&request);
-        answer(overrides::force_promote(&self.core, &peer, request.into_inner()).await)
+        let caller = caller_of(&request);
+        answer(overrides::force_promote(&self.core, &caller, request.into_inner()).await)
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        answer(Ok(access::who_am_i(&caller_of(&request))))
+    }
+
+    async fn check_access(&self, request: Request<v1::CheckAccessRequest>) -> Answer<v1::CheckAccessResponse> {
+        let caller = caller_of(&request);
+        answer(access::check(&self.core, &caller, request.into_inner()).await)
     }
 }

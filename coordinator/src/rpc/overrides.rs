@@ -8,7 +8,6 @@ use handover::{
     operation::{Completing, CompletionStep as Step, Event, Illegal, Operation, State, step},
 };
 use proto::v1;
-use service::serve::Peer;
 
 use super::{
     error::Error,
@@ -18,8 +17,9 @@ use super::{
 };
 use crate::{
     agents::{self, DestAgent, SourceAgent},
+    auth::Caller,
     core::Core,
-    store::{self, Stored},
+    store::{self, Done, Stored},
 };
 
 /// Tries against changes that the driver makes meanwhile, and against agents that know a newer version.
@@ -27,7 +27,7 @@ const TRIES: u32 = 20;
 
 pub(super) async fn forget(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::ForgetOperationRequest,
 ) -> Result<v1::ForgetOperationResponse, Error> {
     let mut fields = Fields::default();
@@ -35,7 +35,7 @@ pub(super) async fn forget(
     if side == v1::Side::Unspecified {
         fields.wrong("side", "give SIDE_SOURCE or SIDE_DEST: the side that is gone for ever");
     }
-    let stored = asked_twice(core, &request.id, &request.confirm, fields).await?;
+    let stored = asked_twice(core, caller, &request.id, &request.confirm, fields).await?;
     let event = |now_ms| match side {
         v1::Side::Dest => Event::ForgetDest { now_ms },
         v1::Side::Source | v1::Side::Unspecified => Event::ForgetSource { now_ms },
@@ -62,7 +62,7 @@ pub(super) async fn forget(
         Some((Err(error), _)) if error.unreachable() || error.unknown_operation() => {}
         Some((Ok(()) | Err(_), party)) => return Err(Error::SideAnswers(party)),
     }
-    let operation = record(core, peer, stored.id(), "forget", event).await?;
+    let operation = record(core, caller, stored.id(), "forget", event).await?;
     Ok(v1::ForgetOperationResponse { operation: Some(operation) })
 }
 
@@ -72,10 +72,10 @@ fn is_last_copy(refused: &Error) -> bool {
 
 pub(super) async fn force_unfence(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::ForceUnfenceRequest,
 ) -> Result<v1::ForceUnfenceResponse, Error> {
-    let stored = asked_twice(core, &request.id, &request.confirm, Fields::default()).await?;
+    let stored = asked_twice(core, caller, &request.id, &request.confirm, Fields::default()).await?;
     let id = stored.id().clone();
     let event = |now_ms| Event::ForcedUnfence { now_ms };
     legal(core, &stored, event)?;
@@ -97,16 +97,16 @@ pub(super) async fn force_unfence(
         async move { agent.force_unfence(&id, version).await }
     })
     .await?;
-    let operation = record(core, peer, &id, "force-unfence", event).await?;
+    let operation = record(core, caller, &id, "force-unfence", event).await?;
     Ok(v1::ForceUnfenceResponse { operation: Some(operation) })
 }
 
 pub(super) async fn force_promote(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::ForcePromoteRequest,
 ) -> Result<v1::ForcePromoteResponse, Error> {
-    let stored = asked_twice(core, &request.id, &request.confirm, Fields::default()).await?;
+    let stored = asked_twice(core, caller, &request.id, &request.confirm, Fields::default()).await?;
     let id = stored.id().clone();
     let operation = stored.operation();
     // The attempt under way, so that a source which is fenced for it can be released later.
@@ -139,17 +139,25 @@ pub(super) async fn force_promote(
         async move { agent.force_promote(&id, version, attempt).await }
     })
     .await?;
-    let operation = record(core, peer, &id, "force-promote", event).await?;
+    let operation = record(core, caller, &id, "force-promote", event).await?;
     Ok(v1::ForcePromoteResponse { operation: Some(operation) })
 }
 
 /// The operation of an override, once both the id and its repetition are what they should be; `fields` may name other
 /// fields that are wrong.
-async fn asked_twice(core: &Core, id: &str, confirm: &str, mut fields: Fields) -> Result<Stored, Error> {
+async fn asked_twice(
+    core: &Core,
+    caller: &Caller,
+    id: &str,
+    confirm: &str,
+    mut fields: Fields,
+) -> Result<Stored, Error> {
     let parsed = fields.operation("id", id);
     fields.confirm(id, confirm);
     fields.check()?;
-    select::one(core, &checked(parsed, "id")?).await
+    let stored = select::seen(core, caller, &checked(parsed, "id")?).await?;
+    caller.may_override(core, stored.operation()).await?;
+    Ok(stored)
 }
 
 /// Whether the state machine would take the event now.
@@ -168,7 +176,7 @@ fn legal(core: &Core, stored: &Stored, event: impl Fn(i64) -> Event) -> Result<(
 /// Step and commit, on whatever the operation has become.
 async fn record(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     id: &OperationId,
     what: &str,
     event: impl Fn(i64) -> Event,
@@ -178,10 +186,10 @@ async fn record(
         let now_ms = core.now_ms();
         let next =
             step(stored.operation(), &event(now_ms)).map_err(|illegal| Error::Illegal(vec![(id.clone(), illegal)]))?;
-        let record = stored.record.advanced(next, now_ms);
+        let record = stored.record.advanced(next, now_ms).done(Done::Override, caller.name(), now_ms);
         match core.records.update(&[(&stored, &record)]).await {
             Ok(version) => {
-                tracing::warn!(operation = %id, by = %peer, "override: {what}");
+                tracing::warn!(operation = %id, by = %caller, "override: {what}");
                 return Ok(wire::operation(core, &Stored { version, record }));
             }
             Err(store::Error::Conflict { .. }) => {}

@@ -7,7 +7,11 @@ use super::{
     error::Error,
     fields::{Fields, checked},
 };
-use crate::{core::Core, store::Stored};
+use crate::{
+    auth::{Caller, Ends, Reader},
+    core::Core,
+    store::Stored,
+};
 
 /// A selector, its fields checked.
 pub(super) enum Selection {
@@ -66,16 +70,32 @@ impl Selection {
         }
     }
 
-    /// The operations as they are now, all of them.
-    pub(super) async fn load(&self, core: &Core) -> Result<Vec<Stored>, Error> {
+    /// Whether the caller may complete and cancel these operations. Says nothing of operations it may not see: names are
+    /// judged before anything is looked up, and ids only of what it sees.
+    pub(super) async fn permit(&self, core: &Core, caller: &Caller, reader: &mut Reader) -> Result<(), Error> {
+        match self {
+            Selection::Ids(_) => {
+                let found = self.load(core, reader).await?;
+                let ends: Vec<Ends<'_>> = found.iter().map(|stored| stored.operation().into()).collect();
+                caller.may_operate(core, &ends).await?;
+            }
+            Selection::Databases { source, destination, databases, .. } => {
+                caller.may_operate(core, &Ends::all(source, destination, databases)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The operations as they are now, all of them; those chosen by id only if the reader may see them.
+    pub(super) async fn load(&self, core: &Core, reader: &mut Reader) -> Result<Vec<Stored>, Error> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
         match self {
             Selection::Ids(ids) => {
                 for id in ids {
                     match core.records.operation(id).await? {
-                        Some(stored) => found.push(stored),
-                        None => missing.push(format!("there is no operation {id}")),
+                        Some(stored) if reader.sees(core, stored.operation()).await? => found.push(stored),
+                        Some(_) | None => missing.push(format!("there is no operation {id}")),
                     }
                 }
             }
@@ -101,6 +121,7 @@ impl Selection {
                 }
             }
         }
+        found.iter().for_each(|stored| reader.concerns(stored.id()));
         if missing.is_empty() { Ok(found) } else { Err(Error::OperationNotFound(missing.join("; "))) }
     }
 }
@@ -109,4 +130,10 @@ impl Selection {
 pub(super) async fn one(core: &Core, id: &OperationId) -> Result<Stored, Error> {
     let stored = core.records.operation(id).await?;
     stored.ok_or_else(|| Error::OperationNotFound(format!("there is no operation {id}")))
+}
+
+/// One operation that the caller may see; any other does not exist for it.
+pub(super) async fn seen(core: &Core, caller: &Caller, id: &OperationId) -> Result<Stored, Error> {
+    let found = Selection::Ids(vec![id.clone()]).load(core, &mut Reader::new(caller)).await?;
+    found.into_iter().next().ok_or_else(|| Error::OperationNotFound(format!("there is no operation {id}")))
 }

@@ -5,7 +5,6 @@ use handover::{
     operation::{Operation, Options, State, Times},
 };
 use proto::{convert, v1};
-use service::serve::Peer;
 
 use super::{
     error::Error,
@@ -14,8 +13,9 @@ use super::{
 };
 use crate::{
     admission::{self, Found, Wish},
+    auth::Caller,
     core::Core,
-    store::{self, Creation, Record, RequestRecord, Stored},
+    store::{self, Creation, Done, Record, RequestRecord, Stored},
 };
 
 /// Window of an operation in seconds: a minute, so that a person can act at all, to a week.
@@ -26,10 +26,11 @@ const ID_TRIES: u32 = 50;
 
 pub(super) async fn start(
     core: &Core,
-    peer: &Peer,
+    caller: &Caller,
     request: v1::StartOperationRequest,
 ) -> Result<v1::StartOperationResponse, Error> {
     let asked = read(&request)?;
+    caller.may_start(core, &asked.wish).await?;
     if let Some(answer) = repeated(core, &asked).await? {
         return Ok(answer);
     }
@@ -41,12 +42,13 @@ pub(super) async fn start(
         // What stands in the way may be the very operations of this request, sent on another connection.
         return repeated(core, &asked).await?.ok_or(Error::PreflightFailed(found));
     }
-    match create(core, &asked, &found).await? {
+    match create(core, caller, &asked, &found).await? {
         Some(created) => {
             for stored in &created {
                 let operation = stored.operation();
+                caller.concerns(&operation.id);
                 tracing::info!(
-                    operation = %operation.id, batch = operation.batch, kind = %operation.kind, by = %peer,
+                    operation = %operation.id, batch = operation.batch, kind = %operation.kind, by = %caller,
                     source = %operation.source, destination = %operation.destination, database = %operation.database,
                     "operation started"
                 );
@@ -139,7 +141,7 @@ async fn repeated(core: &Core, asked: &Asked) -> Result<Option<v1::StartOperatio
 }
 
 /// Write the operations; nothing if a request of the same id got there first.
-async fn create(core: &Core, asked: &Asked, found: &[Found]) -> Result<Option<Vec<Stored>>, Error> {
+async fn create(core: &Core, caller: &Caller, asked: &Asked, found: &[Found]) -> Result<Option<Vec<Stored>>, Error> {
     let _gate = core.gate.lock().await;
     if let Some(id) = &asked.request_id
         && core.records.request(id).await?.is_some()
@@ -153,7 +155,7 @@ async fn create(core: &Core, asked: &Asked, found: &[Found]) -> Result<Option<Ve
     }
     let ids = ids(core, found.len()).await?;
     let batch = core.env.uuid_v7();
-    let records = ids.into_iter().zip(found).map(|(id, found)| new(core, asked, &batch, id, found));
+    let records = ids.into_iter().zip(found).map(|(id, found)| new(core, caller, asked, &batch, id, found));
     let records: Vec<Record> = records.collect();
     let request = asked.request_id.as_ref().map(|id| (id.clone(), asked.record(&batch)));
     let creation = Creation { records, request };
@@ -190,7 +192,7 @@ async fn ids(core: &Core, count: usize) -> Result<Vec<OperationId>, Error> {
     }
 }
 
-fn new(core: &Core, asked: &Asked, batch: &str, id: OperationId, found: &Found) -> Record {
+fn new(core: &Core, caller: &Caller, asked: &Asked, batch: &str, id: OperationId, found: &Found) -> Record {
     let window_ms = match asked.window_seconds {
         0 => i64::try_from(core.limits.window.as_millis()).unwrap_or(i64::MAX),
         seconds => i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX),
@@ -213,6 +215,7 @@ fn new(core: &Core, asked: &Asked, batch: &str, id: OperationId, found: &Found) 
         freeze_ms: None,
         overrides: Vec::new(),
     })
+    .done(Done::Start, caller.name(), core.now_ms())
 }
 
 fn findings(found: &[Found]) -> Vec<v1::DatabaseFindings> {

@@ -15,6 +15,7 @@ use super::{
     select, wire,
 };
 use crate::{
+    auth::{Caller, Reader},
     core::Core,
     driver::{Following, View},
     store::Stored,
@@ -27,6 +28,7 @@ type Item = Result<v1::WatchOperationsResponse, Status>;
 
 pub(super) async fn watch(
     core: &Arc<Core>,
+    caller: &Caller,
     request: v1::WatchOperationsRequest,
 ) -> Result<BoxStream<'static, Item>, Error> {
     let mut fields = Fields::default();
@@ -39,15 +41,24 @@ pub(super) async fn watch(
     }
     fields.check()?;
     if let Some(batch) = batch {
-        ids = core.records.batch(&batch).await?;
+        let mut reader = Reader::new(caller);
+        for id in core.records.batch(&batch).await? {
+            if reader.sees(core, select::one(core, &id).await?.operation()).await? {
+                ids.push(id);
+            }
+        }
         if ids.is_empty() {
             return Err(Error::BatchNotFound(batch));
         }
     }
     for id in &ids {
-        select::one(core, id).await?;
+        select::seen(core, caller, id).await?;
     }
-    let streams = ids.into_iter().map(|id| follow(core.clone(), id).boxed());
+    let version = caller.policy_version();
+    let streams = ids.into_iter().map(|id| {
+        let (watching, core, caller) = (follow(core.clone(), id.clone()), core.clone(), caller.clone());
+        watching.then(move |item| still(core.clone(), caller.clone(), version, id.clone(), item)).boxed()
+    });
     let shutdown = core.shutdown.clone();
     let stopping = async move {
         shutdown.wait().await;
@@ -65,6 +76,22 @@ pub(super) async fn watch(
         std::future::ready(go_on)
     });
     Ok(ends.filter_map(std::future::ready).boxed())
+}
+
+/// A watch lives long: rights may be taken away and tokens run out meanwhile.
+async fn still(core: Arc<Core>, caller: Caller, version: u64, id: OperationId, item: Item) -> Item {
+    let item = item?;
+    if caller.expired(core.env.now()) {
+        return Err(Error::Expired.into());
+    }
+    if caller.policy_version() == version {
+        return Ok(item);
+    }
+    let stored = select::one(&core, &id).await?;
+    match Reader::new(&caller).sees(&core, stored.operation()).await.map_err(Error::from)? {
+        true => Ok(item),
+        false => Err(Error::OperationNotFound(format!("there is no operation {id}")).into()),
+    }
 }
 
 enum Next {

@@ -4,7 +4,13 @@ use handover::operation::{CancelStep, Completing, CompletionStep, HookOutcome, O
 use handover::{Attempt, Finding, Kind, Side};
 use proto::{convert, v1};
 
-use crate::{core::Core, driver::View, instances::Known, progress::Progress, store::Stored};
+use crate::{
+    core::Core,
+    driver::View,
+    instances::Known,
+    progress::Progress,
+    store::{Deed, Stored},
+};
 
 /// An operation with what is known about it in memory.
 pub(super) fn operation(core: &Core, stored: &Stored) -> v1::Operation {
@@ -57,6 +63,7 @@ fn build(stored: &Stored, view: Option<&View>, place: u32) -> v1::Operation {
         max_freeze_ms: record.max_freeze_ms,
         freeze_ms: operation.freeze_ms.unwrap_or(0),
         overrides: operation.overrides.iter().map(used).collect(),
+        deeds: record.deeds.iter().map(deed).collect(),
     }
 }
 
@@ -140,6 +147,10 @@ fn hook(hook: &HookOutcome) -> v1::Hook {
 
 fn used((what, at_ms): &(String, i64)) -> v1::Override {
     v1::Override { what: what.clone(), at: Some(timestamp(*at_ms)) }
+}
+
+fn deed(deed: &Deed) -> v1::Deed {
+    v1::Deed { what: deed.what.as_str().to_owned(), by: deed.by.clone(), at: Some(timestamp(deed.at_ms)) }
 }
 
 /// The warning before the operation ends by itself.

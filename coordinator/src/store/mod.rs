@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::redb::RedbStore;
 pub use error::Error;
-pub use record::{CutoverStart, InstanceRecord, Record, RequestRecord, Stored};
+pub use record::{CutoverStart, Deed, Done, InstanceRecord, Record, RequestRecord, Stored};
 pub use records::{Creation, OperationChanges, Records};
 
 /// One number for the whole store: each commit gets one that is greater than all before.

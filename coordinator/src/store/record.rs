@@ -26,6 +26,38 @@ pub struct Record {
     /// How far it was at the last change of its state.
     #[serde(default)]
     pub progress: Progress,
+    /// Who did what about it, oldest first.
+    #[serde(default)]
+    pub deeds: Vec<Deed>,
+}
+
+/// Deeds that a record keeps: the start, and the newest others. Completions that are aborted and asked for again are what
+/// makes many.
+const DEEDS_MAX: usize = 32;
+
+/// What somebody did about an operation, with effect.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deed {
+    /// What.
+    pub what: Done,
+    /// The caller's name, such as `user:ann`.
+    pub by: String,
+    /// Wall clock in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// What can be done about an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Done {
+    /// It was started.
+    Start,
+    /// Its completion was asked for.
+    Complete,
+    /// Its end was asked for.
+    Cancel,
+    /// It was overridden; the operation's `overrides` say how.
+    Override,
 }
 
 /// When an attempt's cutover began, so that a restarted coordinator keeps to the user's limit.
@@ -41,7 +73,16 @@ impl Record {
     /// The record of a new operation.
     pub fn new(operation: Operation) -> Self {
         let since_ms = Some(operation.times.created_ms);
-        Self { operation, max_freeze_ms: 0, cutover: None, since_ms, progress: Progress::default() }
+        Self { operation, max_freeze_ms: 0, cutover: None, since_ms, progress: Progress::default(), deeds: Vec::new() }
+    }
+
+    /// The record with a note of who did something about it.
+    pub fn done(mut self, what: Done, by: impl ToString, at_ms: i64) -> Self {
+        if self.deeds.len() >= DEEDS_MAX {
+            self.deeds.remove(1);
+        }
+        self.deeds.push(Deed { what, by: by.to_string(), at_ms });
+        self
     }
 
     /// The record after a step of the state machine at `now_ms`.
@@ -70,6 +111,18 @@ pub struct Stored {
     pub version: CommandVersion,
     /// The record.
     pub record: Record,
+}
+
+impl Done {
+    /// One word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Complete => "complete",
+            Self::Cancel => "cancel",
+            Self::Override => "override",
+        }
+    }
 }
 
 impl Stored {

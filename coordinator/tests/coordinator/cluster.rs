@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use causeway_coordinator::{
     Config, Coordinator,
+    auth::AuthConfig,
     config::{Limits, StoreAddress},
     store::InstanceRecord,
 };
@@ -11,7 +12,12 @@ use clap::Parser as _;
 use proto::v1::{self, coordinator_client::CoordinatorClient};
 use service::{Env, Shutdown, dial::Dialer, serve};
 use tempfile::TempDir;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{
+    Code, Request, Status,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 use crate::fakes::{Agent, DEST, SOURCE, World};
 
@@ -24,9 +30,34 @@ pub struct Cluster {
     pub dest: Agent,
     pub limits: Limits,
     pub instances: Vec<InstanceRecord>,
-    pub client: CoordinatorClient<Channel>,
+    pub auth: AuthConfig,
+    pub client: Client,
+    pub address: String,
+    header: String,
     running: Option<(tokio::task::JoinHandle<()>, Shutdown)>,
     dir: TempDir,
+}
+
+/// A user's client; with a token where callers need one.
+pub type Client = CoordinatorClient<InterceptedService<Channel, Bearer>>;
+
+/// Puts a token on every request, if there is one.
+#[derive(Clone)]
+pub struct Bearer(Option<AsciiMetadataValue>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A client that shows this header; none for an empty one.
+pub fn client(address: &str, header: &str) -> Client {
+    let value = (!header.is_empty()).then(|| header.parse().expect("a header's value"));
+    CoordinatorClient::with_interceptor(dialer().channel(address).unwrap(), Bearer(value))
 }
 
 /// The defaults, but with short times.
@@ -50,15 +81,25 @@ impl Cluster {
     }
 
     pub async fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
+        // Tests that look again and again are no flood.
+        let auth = AuthConfig { requests_per_second: 10_000, requests_at_once: 10_000, ..AuthConfig::default() };
+        Self::guarded(auth, "", adjust).await
+    }
+
+    /// With callers that are asked who they are; `header` is that of the one who registers the instances.
+    pub async fn guarded(auth: AuthConfig, header: &str, adjust: impl FnOnce(&mut Limits)) -> Self {
         let world = World::default();
         let mut limits = limits();
         adjust(&mut limits);
         let source = Agent::start(&world, SOURCE, "west").await;
         let dest = Agent::start(&world, DEST, "east").await;
-        let nobody = CoordinatorClient::new(dialer().channel("127.0.0.1:1").unwrap());
+        let address = "127.0.0.1:1".to_owned();
+        let nobody = client(&address, header);
         let dir = tempfile::tempdir().unwrap();
         let instances = Vec::new();
-        let mut cluster = Self { world, source, dest, limits, instances, client: nobody, running: None, dir };
+        let (client, header) = (nobody, header.to_owned());
+        let mut cluster =
+            Self { world, source, dest, limits, instances, auth, client, address, header, running: None, dir };
         cluster.up().await;
         cluster.register().await;
         cluster
@@ -68,7 +109,8 @@ impl Cluster {
     pub async fn up(&mut self) {
         let env = Env::real();
         let store = StoreAddress::Redb(self.dir.path().join("store.redb"));
-        let config = Config { store, limits: self.limits.clone(), instances: self.instances.clone() };
+        let config =
+            Config { store, limits: self.limits.clone(), instances: self.instances.clone(), auth: self.auth.clone() };
         // The one before may still be letting go of the store.
         let begun = Instant::now();
         let coordinator = loop {
@@ -79,12 +121,12 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let listener = serve::bind(&env, "127.0.0.1:0", false).await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        self.address = listener.local_addr().unwrap().to_string();
         let shutdown = Shutdown::new();
         let run = coordinator.run(listener, shutdown.clone());
         let task = tokio::spawn(async move { run.await.unwrap() });
         self.running = Some((task, shutdown));
-        self.client = CoordinatorClient::new(dialer().channel(&address).unwrap());
+        self.client = client(&self.address, &self.header);
     }
 
     /// The coordinator is gone in the middle of whatever it does.
@@ -108,15 +150,21 @@ impl Cluster {
 
     async fn register(&mut self) {
         let memory = "memory".to_owned();
+        // Where policies are about groups, instances stand in some.
+        let group = |name: &str| if self.auth.policy.is_some() { name.to_owned() } else { String::new() };
         let west = v1::Instance {
             name: "west".to_owned(),
             engine: memory.clone(),
+            subscription: group("prod"),
+            resource_group: group("shop"),
             source_agent: self.source.address.clone(),
             ..Default::default()
         };
         let east = v1::Instance {
             name: "east".to_owned(),
             engine: memory,
+            subscription: group("prod"),
+            resource_group: group("target"),
             dest_agent: self.dest.address.clone(),
             ..Default::default()
         };

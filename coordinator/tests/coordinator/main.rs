@@ -1,7 +1,9 @@
 //! The coordinator's very server, on port 0, against fake agents that run the real roles.
 
+mod callers;
 mod cluster;
 mod fakes;
+mod rights;
 
 mod ends;
 mod explain;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// A program of the environment that `tools/ensure-test-deps.sh` makes under `target/`, from pinned packages.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     static ENSURED: Once = Once::new();
     let venv = std::env::var_os("CAUSEWAY_TEST_VENV").map(PathBuf::from);
     let venv = venv.unwrap_or_else(|| workspace().join("target/test-venv"));
@@ -195,7 +195,7 @@ fn grpcurl_moves_a_database_by_hand_against_the_agents() {
 }
 
 /// Stubs made from the protocol's files, as any user of Python would make them.
-fn python_stubs(into: &Path) {
+pub fn python_stubs(into: &Path) {
     let output = Command::new(tool("python"))
         .args(["-m", "grpc_tools.protoc"])
         .arg(format!("-I{}", workspace().join("proto").display()))

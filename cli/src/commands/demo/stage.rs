@@ -14,7 +14,7 @@ use crate::{
     args::DemoArgs,
     commands::{Context, certs},
     failure::Failure,
-    rpc::Client,
+    rpc::{Bearer, Client},
     units,
 };
 
@@ -42,7 +42,7 @@ pub(super) async fn set(
     };
     let tls = Tls::load(&context.env, TlsFiles::in_dir(&dir.join("certs"), &format!("user-{USER}"))).await;
     let tls = tls.map_err(|error| Failure::local("load the demo's certificate", &error))?;
-    let client = Client::dial(&Dialer::new(context.env.clone(), Some(tls)), coordinator).await?;
+    let client = Client::dial(&Dialer::new(context.env.clone(), Some(tls)), coordinator, Bearer::default()).await?;
     for (name, source_agent, dest_agent) in [(WEST, west_source, west_dest), (EAST, east_source, east_dest)] {
         let instance = v1::Instance {
             name: name.to_owned(),
@@ -83,6 +83,8 @@ pub(super) async fn certificates(
         .blocking(move || issue_dev(&certs, &specs, now))
         .await
         .map_err(|error| Failure::local("make certificates", &error))?;
+    certs::write_policy(&dir.join("certs"), &[USER.to_owned()])
+        .map_err(|error| Failure::local("write a policy", &error))?;
     story.done(format!("an authority and {count} certificates: every connection below is mutual TLS"));
     Ok(())
 }
@@ -129,7 +131,9 @@ fn start_servers(
         children.start(name, &programs.path(program), &args, secrets, log)
     };
     let store = format!("--store=redb:{}", dir.join("coordinator.redb").display());
-    start("coordinator", "causeway-coordinator", vec![store], &[])?;
+    let policy = format!("--policy={}", certs.join(certs::POLICY).display());
+    let audit = format!("--audit={}", dir.join("logs/audit.jsonl").display());
+    start("coordinator", "causeway-coordinator", vec![store, policy, audit], &[])?;
     for instance in [WEST, EAST] {
         for half in ["agent-source", "agent-dest"] {
             let (mut more, secrets) = instances.agent(instance, half, &certs);
