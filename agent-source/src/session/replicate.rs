@@ -17,7 +17,7 @@ const MEASURE: Duration = Duration::from_millis(100);
 
 /// Waits between connections: the first retry is quick, because a restarted agent is back within a second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_secs(2);
+const RETRY_MOST: Duration = Duration::from_millis(500);
 
 /// A connection that held this long was a good one, though nothing happened on it.
 const STEADY: Duration = Duration::from_secs(5);

@@ -50,7 +50,7 @@ use memo::Memo;
 use replica::Replica;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Seed lanes that a source opens by default, and sessions for records, the store and small work.
@@ -67,6 +67,8 @@ pub struct PostgresDest {
 struct Shared {
     config: PostgresConfig,
     store: Store,
+    /// A session with the maintenance database, made before it is needed in a hurry.
+    ahead: Mutex<Option<Sql>>,
 }
 
 /// Connections that one operation uses at its peak.
@@ -79,13 +81,36 @@ impl Shared {
     async fn maintenance(&self) -> Result<Sql> {
         Sql::connect(&self.config, self.config.maintenance(), "dest database").await
     }
+
+    /// Makes one for whoever is in a hurry later.
+    async fn connect_ahead(&self) -> Result<()> {
+        let there = self.ahead().as_ref().is_some_and(|sql| !sql.is_closed());
+        if !there {
+            let sql = self.maintenance().await?;
+            *self.ahead() = Some(sql);
+        }
+        Ok(())
+    }
+
+    /// The one that was made ahead, or a new one.
+    async fn maintenance_at_once(&self) -> Result<Sql> {
+        let ahead = self.ahead().take();
+        match ahead {
+            Some(sql) if !sql.is_closed() => Ok(sql),
+            _ => self.maintenance().await,
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<Sql>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl PostgresDest {
     /// The destination half for the server of `config`. Touches nothing yet.
     pub fn new(config: PostgresConfig, _: Arc<dyn Host>) -> Self {
         let store = Store::new(config.clone(), Half::Dest);
-        Self { shared: Arc::new(Shared { config, store }), open: Mutex::default() }
+        Self { shared: Arc::new(Shared { config, store, ahead: Mutex::default() }), open: Mutex::default() }
     }
 
     fn take_open(&self, operation: &OperationId) -> Option<Replica> {

@@ -25,7 +25,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
     let began = Instant::now();
     // First of all: an agent that was taken over ends nobody's session.
-    let memo: Option<Memo> = shared.store.memo(&role.operation).await?;
+    let (memo, sql) = tokio::join!(shared.store.memo(&role.operation), shared.maintenance_at_once());
+    let memo: Option<Memo> = memo?;
     let memo = memo.ok_or_else(|| Error::Misuse("nothing was prepared that could be promoted".to_owned()))?;
     if memo.opened {
         // The database is its users' now, and what they have set since is theirs.
@@ -34,7 +35,7 @@ pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
     let (Some(oid), properties) = (memo.oid, &memo.properties) else {
         return Err(Error::Misuse("there is no database that could be promoted".to_owned()));
     };
-    let sql = shared.maintenance().await?;
+    let sql = sql?;
     let name = database::name_of(&sql, oid).await?;
     let name = name.ok_or_else(|| Error::Corrupt("the database was dropped by somebody else".to_owned()))?;
     database::end_sessions(&sql, oid, database::Sessions::Foreign).await?;

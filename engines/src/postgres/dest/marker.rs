@@ -56,8 +56,19 @@ impl Live {
         if self.seeded() {
             self.refresh_behind();
             self.look_ahead();
+            self.connect_ahead();
         }
         Ok(())
+    }
+
+    /// Connects for the flip, behind the caller's back.
+    fn connect_ahead(&self) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            if let Err(error) = shared.connect_ahead().await {
+                tracing::debug!(%error, "connect before the flip");
+            }
+        });
     }
 
     /// Reads the definitions here, behind the caller's back.

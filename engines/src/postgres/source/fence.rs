@@ -7,6 +7,7 @@ use super::{
     Inner,
     extras::{Marker, Sessions},
     instance,
+    memo::Memo,
     stream::{Gate, Stream, log_reader},
 };
 use crate::{
@@ -45,11 +46,14 @@ pub(super) struct Saved {
     limit: i32,
 }
 
-/// Sessions that were in before the door closed.
+/// What is needed behind the closed door and was there before: clients wait for each connection that is made then.
 struct Inside {
     sql: Arc<Sql>,
     wire: Wire,
     log: Arc<LogReader>,
+    /// A session with the maintenance database.
+    outside: Sql,
+    memo: Arc<Memo>,
     /// Their processes, the walsender's among them.
     pids: Vec<i32>,
 }
@@ -66,7 +70,7 @@ pub(super) async fn fence(
     let inside = connect(inner, stream).await?;
     close(inner, role).await?;
     let position = async {
-        empty(inner, role, &inside.pids, grace).await?;
+        empty(inner, role, &inside, grace).await?;
         mark(inner, stream, role, attempt, inside).await
     };
     match position.await {
@@ -103,7 +107,9 @@ async fn connect(inner: &Inner, stream: &Arc<Stream>) -> Result<Inside> {
     let walsender =
         walsender.map_err(|_| Error::Busy("the log is not being read at the moment".to_owned()))?.parse(0)?;
     let pids = vec![own, wire.backend_pid(), walsender];
-    Ok(Inside { sql, wire, log, pids })
+    let outside = inner.maintenance("source fence").await?;
+    let memo = Arc::new(inner.store.memo(&stream.role.operation).await?.unwrap_or_default());
+    Ok(Inside { sql, wire, log, outside, memo, pids })
 }
 
 /// The record and the closing are one transaction: whoever finds the one finds the other.
@@ -151,13 +157,13 @@ pub(super) async fn open(inner: &Inner, sql: &Sql, role: &SourceRole, next: Opti
 }
 
 /// Ends everybody who is in, but us.
-async fn empty(inner: &Inner, role: &SourceRole, ours: &[i32], grace: Duration) -> Result<()> {
+async fn empty(inner: &Inner, role: &SourceRole, inside: &Inside, grace: Duration) -> Result<()> {
     let what = "end the sessions of the database";
     let oid =
         instance::oid(&role.incarnation).ok_or_else(|| Error::Corrupt("an incarnation without an OID".to_owned()))?;
-    let sql = inner.maintenance("source fence").await?;
-    logins(&sql, oid).await?;
-    let ours: Vec<String> = ours.iter().map(i32::to_string).collect();
+    let sql = &inside.outside;
+    logins(sql, oid).await?;
+    let ours: Vec<String> = inside.pids.iter().map(i32::to_string).collect();
     // An autovacuum worker writes nothing of its own and ends by itself.
     let others = format!(
         "FROM pg_stat_activity WHERE datid = {oid} AND pid NOT IN ({}) AND backend_type <> 'autovacuum worker'",
@@ -168,8 +174,8 @@ async fn empty(inner: &Inner, role: &SourceRole, ours: &[i32], grace: Duration) 
         // Whoever is between two transactions loses least; the others have the grace to come to their end.
         let now = Instant::now();
         let whom = if now < patient { " AND state = 'idle' AND backend_type = 'client backend'" } else { "" };
-        rows(&sql, what, &format!("SELECT pg_terminate_backend(pid) {others}{whom}")).await?;
-        let left = rows(&sql, what, &format!("SELECT pid, backend_type, application_name {others}")).await?;
+        rows(sql, what, &format!("SELECT pg_terminate_backend(pid) {others}{whom}")).await?;
+        let left = rows(sql, what, &format!("SELECT pid, backend_type, application_name {others}")).await?;
         let Some(row) = left.first() else { break };
         if now >= last {
             let (pid, kind, application) = (row.text(0), row.text(1), row.text(2));
@@ -181,7 +187,7 @@ async fn empty(inner: &Inner, role: &SourceRole, ours: &[i32], grace: Duration) 
         "SELECT count(*), min(gid) FROM pg_prepared_xacts WHERE database = {}",
         literal(role.database.as_str())
     );
-    let row = one(&sql, "look for prepared transactions", &prepared).await?;
+    let row = one(sql, "look for prepared transactions", &prepared).await?;
     match row.text(0) {
         "0" => Ok(()),
         count => Err(Error::Busy(format!("{count} transactions are prepared, {:?} among them", row.text(1)))),
@@ -208,12 +214,11 @@ async fn logins(sql: &Sql, oid: u32) -> Result<()> {
 
 /// Finds the position: nothing of this database commits behind the marker, so the log's end after its commit is one.
 async fn mark(inner: &Inner, stream: &Arc<Stream>, role: &SourceRole, attempt: Attempt, inside: Inside) -> Result<Lsn> {
-    let Inside { sql, wire, log, .. } = inside;
+    let Inside { sql, wire, log, memo, .. } = inside;
     // From here on nothing may be given that lies behind a position which is not known yet.
     stream.gate.send_replace(Gate::Hold);
     let lsn = emit(&sql, MESSAGE, &token(inner, role, attempt)).await?;
     inner.store.check().await?;
-    let memo = Arc::new(inner.store.memo(&role.operation).await?.unwrap_or_default());
     let (content, end) = (lsn.0, lsn.1);
     let marker = Arc::new(Marker::new(end, Sessions { sql, wire }, memo, stream.known()));
     stream.read_ahead(&marker).await?;
@@ -237,9 +242,12 @@ pub(super) fn token(inner: &Inner, role: &SourceRole, attempt: Attempt) -> Strin
 /// Writes a marker into the log, durably; answers it and the end of the log after it.
 pub(super) async fn emit(sql: &Sql, prefix: &str, content: &str) -> Result<(String, Lsn)> {
     let what = "write a marker into the log";
-    let emit = format!("SELECT pg_logical_emit_message(true, {}, {})", literal(prefix), literal(content));
     // One that is not committed synchronously is sent only when something else is.
-    sql.run(what, "SET synchronous_commit = on").await?;
+    let emit = format!(
+        "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, {}, {})",
+        literal(prefix),
+        literal(content)
+    );
     rows(sql, what, &emit).await?;
     let end = one(sql, what, "SELECT pg_current_wal_insert_lsn()").await?.parse(0)?;
     Ok((content.to_owned(), end))
