@@ -272,6 +272,8 @@ impl Reader<'_> {
         // A walsender that has to share its processor pauses too.
         if came == 0 || self.idle_rounds >= IDLE_ROUNDS {
             (self.backlogged, self.idle_rounds, self.short) = (false, 0, (0, Instant::now()));
+            // The last that came may have been there already when the mark was raised.
+            self.channel.low_water(1);
         }
         Ok(())
     }

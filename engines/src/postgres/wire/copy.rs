@@ -155,7 +155,7 @@ impl Wire {
     async fn begin_row(&mut self, what: &str, header: bool, len: usize) -> Result<usize> {
         let before = if header { 5 + HEADER.len() } else { 5 };
         while self.channel.unread().len() < before {
-            self.channel.fill(what, 0).await?;
+            self.fill_much(what, 0).await?;
         }
         let read = self.channel.unread();
         if header && read.get(5..before) != Some(HEADER) {
