@@ -56,8 +56,9 @@ async fn nothing_acknowledged_is_behind_a_fence() {
     assert!(refused(&rig).await, "a superuser is shut out too");
     let batches = read_log(&*stream, seed.plan.log_resume.clone(), &end).await;
     let log: Vec<u8> = batches.iter().flat_map(|batch| batch.payload.to_vec()).collect();
+    let text = String::from_utf8_lossy(&log);
     for value in acknowledged.lock().expect("held for a moment").iter() {
-        assert!(has(&log, value), "{value} was acknowledged");
+        assert!(text.contains(value), "{value} was acknowledged");
     }
     let (extras, _) = extras(&batches);
     let restarted = extras.iter().any(|(extra, _)| match extra {
