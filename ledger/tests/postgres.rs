@@ -5,6 +5,7 @@ use std::{process::Command, thread, time::Duration};
 use causeway_ledger::{
     CheckOptions, Process, Program, WriteOptions, check,
     postgres::{Binaries, Options, PostgresView, Server, fill},
+    transaction::{Chain, Transaction},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +63,57 @@ fn restless_writers_leave_what_their_ledger_says() {
         .unwrap();
     let report = check(&CheckOptions::new(&options.db, &options.history)).unwrap();
     assert!(report.has("lost") && report.has("half-applied"), "{report}");
+}
+
+/// The faults that a move could commit, each planted in a twin of its own, each found and called by its name.
+#[test]
+fn each_planted_fault_is_named() {
+    let Some(server) = server() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let history = dir.path().join("history");
+    let options = WriteOptions {
+        writers: 2,
+        processes: true,
+        duration: 0.0,
+        ..WriteOptions::new(server.place("app", "shop"), &history)
+    };
+    let mut process = Process::spawn(&program(), &options).unwrap();
+    process.wait_for_commits(200, PATIENCE).unwrap();
+    process.stop().unwrap();
+    let report = check(&CheckOptions::new(&options.db, &history)).unwrap();
+    assert!(report.is_ok() && report.acknowledged >= 200, "{report}");
+
+    let last: u64 = server.value("shop", "SELECT max(seq) FROM ledger WHERE writer = 0").unwrap().parse().unwrap();
+    let rows = (1..last).map(|seq| Transaction::of(0, seq, options.payload));
+    let chain = rows.fold(Chain::default(), |chain, row| chain.after(&row));
+    let digest: String = chain.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Nothing of the newest transaction is left, in no table: only the history knows of it.
+    let lost = format!(
+        "UPDATE account SET balance = balance + amount FROM ledger WHERE writer = 0 AND seq = {last} AND id = src;
+         UPDATE account SET balance = balance - amount FROM ledger WHERE writer = 0 AND seq = {last} AND id = dst;
+         DELETE FROM list WHERE writer = 0 AND seq = {last}; DELETE FROM ledger WHERE writer = 0 AND seq = {last};
+         UPDATE chain SET seq = {}, digest = '\\x{digest}' WHERE writer = 0",
+        last - 1
+    );
+    let invented = "INSERT INTO ledger SELECT writer, seq + 1, src, dst, amount, note FROM ledger WHERE writer = 0
+                    ORDER BY seq DESC LIMIT 1";
+    let key = server.value("shop", "SELECT key FROM list GROUP BY key HAVING count(*) > 1 LIMIT 1").unwrap();
+    let reordered = format!(
+        "UPDATE list SET position = -position WHERE key = {key} AND position < 3;
+         UPDATE list SET position = 3 + position WHERE position < 0"
+    );
+    let half = "UPDATE account SET balance = balance - 5 WHERE id = (SELECT dst FROM ledger LIMIT 1)";
+    let faults = [("lost", lost.as_str()), ("invented", invented), ("reordered", &reordered), ("half-applied", half)];
+    for (number, (kind, fault)) in faults.into_iter().enumerate() {
+        let twin = format!("twin{number}");
+        server.sql("postgres", &format!("CREATE DATABASE {twin} TEMPLATE shop OWNER app")).unwrap();
+        let options = CheckOptions::new(server.place("app", &twin), &history);
+        assert!(check(&options).unwrap().is_ok(), "the twin is as the first was");
+        server.sql(&twin, fault).unwrap();
+        let report = check(&options).unwrap();
+        assert!(report.has(kind), "{kind}: {report}");
+        assert!(kind != "lost" || report.problems.len() == 1, "nothing but the history tells: {report}");
+    }
 }
 
 #[test]
