@@ -80,7 +80,8 @@ fn a_client_that_is_logging_in_is_not_overlooked() {
         op.until_succeeded_after_all();
         let found = cluster.postgres("east").value("shop", "SELECT count(*) FROM scratch WHERE touched = 77");
         println!("{role}: acknowledged {acknowledged}, found {found}");
-        assert_eq!(found, if acknowledged { "1" } else { "0" }, "{role}");
+        // One that was ended between its commit and the answer has committed without knowing it.
+        assert!(!acknowledged || found == "1", "{role}: what was acknowledged is lost");
         cluster.postgres("east").sql("postgres", "DROP DATABASE shop WITH (FORCE)");
     }
 }
