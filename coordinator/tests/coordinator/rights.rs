@@ -30,6 +30,8 @@ permit (principal == User::"lacks-source", action, resource) unless { action == 
 permit (principal == User::"lacks-dest", action, resource) unless { action == Action::"write" && resource in Instance::"east" };
 @id("looks at instances")
 permit (principal == User::"reader", action == Action::"read", resource == Instance::"west");
+@id("keeps a group")
+permit (principal == User::"keeper", action == Action::"admin", resource in ResourceGroup::"mine");
 @id("sees one more database")
 permit (principal == User::"reader", action == Action::"read", resource == Database::"west/x");
 "#;
@@ -56,7 +58,7 @@ impl Guarded {
         std::fs::write(at("policy.cedar"), POLICY).unwrap();
         std::fs::write(at("groups.toml"), "shop = [\"ann\", \"group:idp:team-shop\"]\n").unwrap();
         std::fs::write(at("jwks.json"), JWKS).unwrap();
-        let users = ["root", "ann", "reader", "nobody", "lacks-group", "lacks-source", "lacks-dest"]
+        let users = ["root", "ann", "reader", "nobody", "keeper", "lacks-group", "lacks-source", "lacks-dest"]
             .map(|user| entry(user, ""))
             .concat();
         std::fs::write(at("tokens.toml"), users).unwrap();
@@ -280,6 +282,19 @@ async fn overrides_and_instances_need_admin() {
         assert!(refused.message().starts_with("user:ann lacks "), "{}", refused.message());
     }
     assert!(cluster.get(&id()).await.overrides.is_empty());
+    // Who keeps a group may put new instances into it, and not those of others.
+    let mine = |name: &str| v1::Instance {
+        name: name.to_owned(),
+        engine: "memory".to_owned(),
+        source_agent: "127.0.0.1:1".to_owned(),
+        resource_group: "mine".to_owned(),
+        ..Default::default()
+    };
+    let mut keeper = guarded.as_user("keeper");
+    keeper.register_instance(v1::RegisterInstanceRequest { instance: Some(mine("north")) }).await.unwrap();
+    let taken = keeper.register_instance(v1::RegisterInstanceRequest { instance: Some(mine("west")) }).await;
+    let refused = assert_refused(taken, Code::PermissionDenied, "RIGHT_MISSING");
+    assert_eq!(refused.message(), "user:keeper lacks admin on instance:west");
     // What one may is no secret; what others may is.
     let check = |principal: &str, action: &str, resource: &str| v1::CheckAccessRequest {
         principal: principal.to_owned(),

@@ -87,6 +87,17 @@ interns = ["bob"]"#,
     assert_eq!(policy.groups_of(&somebody("bob")), ["interns", "shop"]);
 }
 
+/// Cedar leaves out a policy that fails, and what others permit would be allowed.
+#[test]
+fn a_prohibition_that_fails_denies() {
+    let text = |sum: &str| {
+        format!("permit (principal, action, resource);\nforbid (principal, action, resource) when {{ {sum} == 0 }};")
+    };
+    let about = database(place("west", "", ""), "a.db");
+    allowed(&policy(&text("1 + 1"), ""), "ann", Action::Write, &about);
+    denied(&policy(&text("9223372036854775807 + 1"), ""), "ann", Action::Write, &about);
+}
+
 #[test]
 fn groups_of_a_token_count_as_those_of_the_file_do() {
     let policy = policy(r#"permit (principal in Group::"all", action, resource);"#, r#"all = ["group:idp:dba"]"#);
