@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint deny model bench soak deps help
+.PHONY: build demo test lint deny model simulation fuzz bench soak deps help
 
 CARGO ?= cargo
 # For `make demo`: move or copy, and the database engine.
@@ -13,6 +13,13 @@ ENGINE ?= sqlite
 DEMO_ARGS ?=
 # For `make model`: which models, such as MODEL_ARGS=move or MODEL_ARGS=--list; all if empty.
 MODEL_ARGS ?=
+# For `make simulation`: how many seeds, or the one SEED to replay with its trace.
+SEEDS ?= 2000
+SEED ?=
+# More for the simulation, such as SIMULATION_ARGS="--first 5000 --planted fence-leaks".
+SIMULATION_ARGS ?=
+# For `make fuzz`: seconds each target runs.
+FUZZ_SECONDS ?= 60
 # More for the bench.
 BENCH_ARGS ?=
 
@@ -46,15 +53,25 @@ deny: deps
 model:
 	$(CARGO) run --release --locked -p causeway-model -- $(MODEL_ARGS)
 
+## simulation: SEEDS runs (2000) of the real services on a simulated network, clock and disk; SEED=n replays one
+simulation:
+	$(CARGO) run --release --locked -p causeway-simulation -- \
+		$(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS)) $(SIMULATION_ARGS)
+
+## fuzz: every decoder of foreign bytes, FUZZ_SECONDS (60) each
+fuzz:
+	CAUSEWAY_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked --workspace --lib --test fuzz fuzz_ -- --nocapture
+
 ## bench: the figures of docs/benchmarks.md, side by side with what else copies a database
 bench:
 	tools/ensure-postgres.sh bench
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) build --release --locked --workspace --exclude causeway-simulation --bins
 	target/release/causeway-bench $(BENCH_ARGS)
 
-## soak: the long variants of the end-to-end tests
+## soak: the long variants of the end-to-end tests, and thousands of seeds of the simulation
 soak: deps
-	$(CARGO) build --release --locked --workspace --bins
+	$(MAKE) simulation SEEDS=10000
+	$(CARGO) build --release --locked --workspace --exclude causeway-simulation --bins
 	CAUSEWAY_TEST_BUILD=0 CAUSEWAY_TEST_VENV=$(VENV) $(CARGO) test --release --locked -p causeway-tests --test e2e -- --ignored --nocapture
 
 ## deps: what the tests need beyond cargo, only what is missing

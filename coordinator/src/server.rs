@@ -17,7 +17,7 @@ use crate::{
     driver::{self, Hub},
     instances::Instances,
     retention, rpc,
-    store::{self, InstanceRecord, Records, RedbStore},
+    store::{self, InstanceRecord, Records, RedbStore, Store},
 };
 
 /// A coordinator with its store open, ready to run.
@@ -47,11 +47,16 @@ pub enum Error {
 impl Coordinator {
     /// Open the store. `tls` serves callers and calls agents; nothing means plain text on loopback.
     pub async fn open(env: Env, tls: Option<Tls>, config: Config) -> Result<Self, Error> {
-        let auth = Auth::open(&env, &config.auth).await?;
         let StoreAddress::Redb(path) = &config.store;
         let store = RedbStore::open(&env, path).await?;
         tracing::info!(store = %path.display(), "store open");
-        let records = Records::new(Arc::new(store));
+        Self::over(env, tls, config, Arc::new(store)).await
+    }
+
+    /// A coordinator over a store that is open already, wherever that is.
+    pub async fn over(env: Env, tls: Option<Tls>, config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+        let auth = Auth::open(&env, &config.auth).await?;
+        let records = Records::new(store);
         Ok(Self { env, tls, limits: config.limits, instances: config.instances, records, auth })
     }
 

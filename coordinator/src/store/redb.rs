@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::StreamExt as _;
-use redb::{AccessGuard, Database, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    AccessGuard, Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend,
+    StorageError, TableDefinition,
+};
 use service::Env;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
@@ -35,7 +38,10 @@ pub struct RedbStore {
 }
 
 struct Inner {
+    /// The file, or what stands for its name in errors.
     path: PathBuf,
+    /// Opens it, at first and again after an IO error.
+    reopen: Box<dyn Fn(&Path) -> Result<Database, Error> + Send + Sync>,
     /// Nothing after an IO error: redb then wants to be opened anew.
     database: RwLock<Option<Arc<Database>>>,
     /// Held from the begin of a commit until its changes are announced, so that they are announced in order.
@@ -46,12 +52,34 @@ struct Inner {
 impl RedbStore {
     /// Open the file, or make it, with its directory, if there is none.
     pub async fn open(env: &Env, path: &Path) -> Result<Self, Error> {
+        Self::open_by(env, path, open).await
+    }
+
+    /// The same on anything that redb can write to, such as the disk of a simulation; `name` stands for it in errors.
+    pub async fn open_on<B: StorageBackend>(
+        env: &Env,
+        name: &Path,
+        medium: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let reopen = move |name: &Path| {
+            let made = make(|builder| builder.create_with_backend(medium()));
+            made.map_err(|failure| failure.explain("open", name).0)
+        };
+        Self::open_by(env, name, reopen).await
+    }
+
+    async fn open_by(
+        env: &Env,
+        path: &Path,
+        reopen: impl Fn(&Path) -> Result<Database, Error> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
         let path = path.to_owned();
         let inner = env
             .blocking(move || {
-                let database = open(&path)?;
+                let database = reopen(&path)?;
                 Ok(Inner {
                     path,
+                    reopen: Box::new(reopen),
                     database: RwLock::new(Some(Arc::new(database))),
                     writer: Mutex::new(()),
                     changes: broadcast::channel(CHANGES_MAX).0,
@@ -158,7 +186,7 @@ impl Inner {
         if let Some(database) = &*place {
             return Ok(database.clone());
         }
-        let database = Arc::new(open(&self.path)?);
+        let database = Arc::new((self.reopen)(&self.path)?);
         *place = Some(database.clone());
         Ok(database)
     }
@@ -230,15 +258,18 @@ fn open(path: &Path) -> Result<Database, Error> {
         .mode(0o600)
         .open(path)
         .map_err(io("open"))?;
-    let database = catch(|| {
-        let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?;
-        prepare(&database)?;
-        Ok(database)
-    });
-    let database = database.map_err(|failure| failure.explain("open", path).0)?;
+    let database = make(|builder| builder.create_file(file)).map_err(|failure| failure.explain("open", path).0)?;
     // A new file's name is durable only once its directory is.
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("open"))?;
     Ok(database)
+}
+
+fn make(create: impl FnOnce(&Builder) -> Result<Database, DatabaseError>) -> Result<Database, Failure> {
+    catch(|| {
+        let database = create(Builder::new().set_cache_size(CACHE_BYTES))?;
+        prepare(&database)?;
+        Ok(database)
+    })
 }
 
 /// Make the tables, or see that they are ours.

@@ -163,6 +163,12 @@ impl MemoryInstance {
         Ok(())
     }
 
+    /// Whether a client could write to a database now.
+    pub fn takes_writes(&self, name: &DatabaseName) -> bool {
+        let state = self.lock();
+        state.databases.get(name).is_some_and(|database| !database.fenced && database.moved_to.is_none())
+    }
+
     /// All rows of a database, as a client reads them.
     pub fn rows(&self, name: &DatabaseName) -> Result<BTreeMap<String, String>> {
         let mut state = self.lock();

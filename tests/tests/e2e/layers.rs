@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Which crates of the workspace each crate may import. `tests` may import all.
-const TABLE: [(&str, &[&str]); 11] = [
+const TABLE: [(&str, &[&str]); 13] = [
     ("handover", &[]),
     ("proto", &["handover"]),
     ("engines", &["handover"]),
@@ -21,11 +21,16 @@ const TABLE: [(&str, &[&str]); 11] = [
     ("ledger", &[]),
     ("model", &["handover"]),
     ("cli", &["handover", "proto", "service", "ledger"]),
+    ("fuzz", &[]),
+    ("simulation", &["handover", "proto", "engines", "service", "agent", "agent-source", "agent-dest", "coordinator"]),
 ];
 
 /// The dependencies that only some crates may name.
-const THEIRS: [(&str, &[&str]); 11] = [
-    ("tonic", &["proto", "service", "agent", "agent-source", "agent-dest", "coordinator", "cli", "tests"]),
+const THEIRS: [(&str, &[&str]); 12] = [
+    (
+        "tonic",
+        &["proto", "service", "agent", "agent-source", "agent-dest", "coordinator", "cli", "simulation", "tests"],
+    ),
     ("prost", &["proto"]),
     ("rusqlite", &["engines", "ledger", "tests"]),
     ("postgres", &["ledger", "tests"]),
@@ -33,10 +38,11 @@ const THEIRS: [(&str, &[&str]); 11] = [
     ("postgres-protocol", &["engines"]),
     // The same stack as service's, under connections to databases, which are no business of service's.
     ("tokio-rustls", &["service", "engines"]),
-    ("redb", &["coordinator"]),
+    ("redb", &["coordinator", "simulation"]),
     ("rustls", &["service"]),
     ("rcgen", &["service"]),
     ("stateright", &["model"]),
+    ("turmoil", &["simulation"]),
 ];
 
 /// Crates by their names in the workspace, with what they import.
