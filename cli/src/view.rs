@@ -228,6 +228,41 @@ pub struct Instances {
     pub instances: Vec<Instance>,
 }
 
+/// What a coordinator adopts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Adoption {
+    /// Taken up, or that would be.
+    pub operations: Vec<Operation>,
+    /// Left alone.
+    pub not_adopted: Vec<NotAdopted>,
+}
+
+/// An operation that a coordinator leaves alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NotAdopted {
+    /// Its id.
+    pub operation: String,
+    /// What is remembered of it, and where.
+    pub found: String,
+    /// Why it is left alone.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl From<&v1::AdoptOperationsResponse> for Adoption {
+    fn from(wire: &v1::AdoptOperationsResponse) -> Self {
+        let left = wire.not_adopted.iter().cloned();
+        let left = left.map(|v1::NotAdopted { operation, found, message, remedy }| NotAdopted {
+            operation,
+            found,
+            message,
+            remedy,
+        });
+        Self { operations: wire.operations.iter().map(Operation::from).collect(), not_adopted: left.collect() }
+    }
+}
+
 /// The databases of an instance.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Databases {

@@ -12,6 +12,7 @@ pub mod instances;
 mod core;
 
 pub mod admission;
+mod adopt;
 pub mod auth;
 pub mod driver;
 

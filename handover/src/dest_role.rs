@@ -170,6 +170,14 @@ impl Phase {
             Phase::Discarded => "discarded",
         }
     }
+
+    /// The attempt that it is about, if it is about one.
+    pub fn attempt(&self) -> Option<Attempt> {
+        match self {
+            Phase::Prepared { attempt, .. } | Phase::Primary { attempt } => Some(*attempt),
+            Phase::Seeding | Phase::Replica | Phase::Discarding | Phase::Discarded => None,
+        }
+    }
 }
 
 impl DestRole {

@@ -190,6 +190,17 @@ impl Phase {
             Phase::CleaningUp { .. } => "cleaning up",
         }
     }
+
+    /// The attempt that it is about, if it is about one.
+    pub fn attempt(&self) -> Option<Attempt> {
+        match self {
+            Phase::Fencing { attempt, .. }
+            | Phase::Fenced { attempt, .. }
+            | Phase::Releasing { attempt }
+            | Phase::Released { attempt } => Some(*attempt),
+            Phase::Replicating | Phase::CleaningUp { .. } => None,
+        }
+    }
 }
 
 impl SourceRole {

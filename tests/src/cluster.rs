@@ -176,19 +176,23 @@ impl Cluster {
 
     /// Gives a further flag to a process from its next start on; the last of equal flags counts.
     pub fn set_flag(&self, party: Party, flag: &str) {
-        self.with(party, |server| {
-            let name = flag.split('=').next().unwrap_or(flag);
-            let mut args: Vec<String> =
-                server.args().iter().filter(|arg| arg.split('=').next() != Some(name)).cloned().collect();
-            args.push(flag.to_owned());
-            server.set_args(args);
-        });
+        self.with(party, |server| server.set_flag(flag));
     }
 
     /// Starts a second process of the same kind for the same instance, at a port of its own. It ends when dropped.
     pub fn rival(&self, party: Party) -> Server {
+        self.rival_with(party, &[])
+    }
+
+    /// The same with further flags.
+    pub fn rival_with(&self, party: Party, further: &[String]) -> Server {
         let log = self.log(&format!("{}-rival", party.name()));
-        self.with(party, |server| server.rival(log))
+        self.with(party, |server| server.rival(log, further))
+    }
+
+    /// Where the coordinator's store lies.
+    pub fn store(&self) -> PathBuf {
+        self.dir().join("coordinator.redb")
     }
 
     /// The last lines a process wrote.
@@ -276,7 +280,7 @@ impl Cluster {
         ];
         let (program, kind) = match party {
             Party::Coordinator => {
-                args.push(format!("--store=redb:{}", self.dir().join("coordinator.redb").display()));
+                args.push(format!("--store=redb:{}", self.store().display()));
                 // Twenty looks a second: the tests wait for what the coordinator sees.
                 args.push("--observe-every-ms=50".to_owned());
                 // And they look themselves, all as one user, as often as they can.

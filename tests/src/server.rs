@@ -46,9 +46,12 @@ impl Server {
         server
     }
 
-    /// Starts a second process with the same flags, at a port of its own; it need not come to serve.
-    pub fn rival(&self, log: PathBuf) -> Self {
-        let launch = Launch { log, ..self.launch.clone() };
+    /// Starts a second process with the same flags, but for those given, at a port of its own; it need not come to serve.
+    pub fn rival(&self, log: PathBuf, further: &[String]) -> Self {
+        let mut launch = Launch { log, ..self.launch.clone() };
+        for flag in further {
+            set(&mut launch.args, flag);
+        }
         let mut server = Self { launch, port: 0, child: None, listening: None, ended: None };
         server.spawn();
         server
@@ -64,14 +67,9 @@ impl Server {
         self.child.as_ref().expect("the process runs").id()
     }
 
-    /// Other arguments from the next start on.
-    pub fn set_args(&mut self, args: Vec<String>) {
-        self.launch.args = args;
-    }
-
-    /// The arguments it was started with.
-    pub fn args(&self) -> &[String] {
-        &self.launch.args
+    /// Another flag from the next start on; the last of equal flags counts.
+    pub fn set_flag(&mut self, flag: &str) {
+        set(&mut self.launch.args, flag);
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -159,6 +157,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn set(args: &mut Vec<String>, flag: &str) {
+    let name = flag.split('=').next();
+    args.retain(|arg| arg.split('=').next() != name);
+    args.push(flag.to_owned());
 }
 
 /// Copies a process's lines to its log, and reports the one that says where it listens.

@@ -207,7 +207,7 @@ fn reply<T>(outcome: Outcome<T>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl DestAgent for Commands {
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
-        Ok(Response::new(status::describe(&self.registry)))
+        reply(status::describe(&self.registry).await)
     }
 
     async fn list_databases(

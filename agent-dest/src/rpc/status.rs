@@ -1,20 +1,17 @@
 //! What the agent tells about itself, its databases and its operations.
 
 use super::errors;
-use crate::session::{Registry, Session};
+use crate::session::{Error, Registry, Session};
 use engines::source::DatabaseInfo;
-use handover::{
-    dest_role::{DestRole, Phase},
-    operation::HookOutcome,
-};
+use handover::{dest_role::DestRole, operation::HookOutcome};
 use proto::{
     convert,
     v1::{Database, DescribeResponse, DestStatus, Hook, KnownOperation, Progress},
 };
 use service::Timestamp;
 
-pub(super) fn describe(registry: &Registry) -> DescribeResponse {
-    DescribeResponse {
+pub(super) async fn describe(registry: &Registry) -> Result<DescribeResponse, Error> {
+    Ok(DescribeResponse {
         agent: "dest".to_owned(),
         instance: registry.instance().as_str().to_owned(),
         engine: registry.engine().name().to_owned(),
@@ -22,7 +19,8 @@ pub(super) fn describe(registry: &Registry) -> DescribeResponse {
         protocol: proto::PROTOCOL,
         epoch: registry.epoch().0,
         operations: registry.all().iter().map(|session| known(&session.view().role)).collect(),
-    }
+        watermark: registry.engine().watermark().await?.0,
+    })
 }
 
 fn known(role: &DestRole) -> KnownOperation {
@@ -33,6 +31,10 @@ fn known(role: &DestRole) -> KnownOperation {
         phase: role.phase.as_str().to_owned(),
         version: role.version.0,
         floor: role.floor.0,
+        attempt: role.phase.attempt().map_or(0, |attempt| attempt.0),
+        source_identity: role.source_identity.clone(),
+        // The rest is the source's.
+        ..KnownOperation::default()
     }
 }
 
@@ -50,13 +52,9 @@ pub(super) fn database(registry: &Registry, info: DatabaseInfo) -> Database {
 pub(super) fn status(session: &Session, now: Timestamp) -> DestStatus {
     let role = session.view().role;
     let trouble = session.trouble();
-    let attempt = match &role.phase {
-        Phase::Prepared { attempt, .. } | Phase::Primary { attempt } => attempt.0,
-        Phase::Seeding | Phase::Replica | Phase::Discarding | Phase::Discarded => 0,
-    };
     DestStatus {
         phase: role.phase.as_str().to_owned(),
-        attempt,
+        attempt: role.phase.attempt().map_or(0, |attempt| attempt.0),
         floor: role.floor.0,
         progress: Some(progress(session, now)),
         fatal: trouble.as_ref().is_some_and(|trouble| trouble.fatal),

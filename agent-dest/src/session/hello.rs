@@ -141,9 +141,6 @@ impl Admitted {
 }
 
 fn welcome(role: &DestRole) -> Welcome {
-    let attempt = match &role.phase {
-        Phase::Prepared { attempt, .. } | Phase::Primary { attempt } => attempt.0,
-        Phase::Seeding | Phase::Replica | Phase::Discarding | Phase::Discarded => 0,
-    };
+    let attempt = role.phase.attempt().map_or(0, |attempt| attempt.0);
     Welcome { phase: role.phase.as_str().to_owned(), attempt, floor: role.floor.0, ..Welcome::default() }
 }

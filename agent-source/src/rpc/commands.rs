@@ -65,6 +65,11 @@ impl SourceAgent for Commands {
         for session in self.registry.all() {
             let role = session.role().await;
             operations.push(v1::KnownOperation {
+                attempt: role.phase.attempt().map_or(0, |attempt| attempt.0),
+                dest_address: role.dest_address.clone(),
+                source_identity: String::new(),
+                log_budget_bytes: role.log_budget_bytes,
+                heard_ms_ago: Some(u64::try_from(session.silence().as_millis()).unwrap_or(u64::MAX)),
                 operation: role.operation.to_string(),
                 database: role.database.to_string(),
                 kind: convert::kind_to_wire(role.kind).into(),
@@ -81,6 +86,7 @@ impl SourceAgent for Commands {
             protocol: proto::PROTOCOL,
             epoch: shared.epoch.0,
             operations,
+            watermark: shared.engine.watermark().await.map_err(|e| status(e.into()))?.0,
         }))
     }
 

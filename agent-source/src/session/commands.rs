@@ -255,17 +255,10 @@ impl Session {
     pub async fn status(&self) -> proto::v1::SourceStatus {
         self.hear();
         let role = self.role().await;
-        let attempt = match &role.phase {
-            Phase::Fencing { attempt, .. }
-            | Phase::Fenced { attempt, .. }
-            | Phase::Releasing { attempt }
-            | Phase::Released { attempt } => attempt.0,
-            Phase::Replicating | Phase::CleaningUp { .. } => 0,
-        };
         let trouble = self.meter.current_trouble();
         proto::v1::SourceStatus {
             phase: role.phase.as_str().to_owned(),
-            attempt,
+            attempt: role.phase.attempt().map_or(0, |attempt| attempt.0),
             floor: role.floor.0,
             progress: Some(self.meter.progress()),
             connected: self.meter.is_connected(),

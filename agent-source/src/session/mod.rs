@@ -133,7 +133,8 @@ impl Session {
         *self.heard.lock().expect("no code panics while it holds this lock") = self.shared.env.monotonic();
     }
 
-    fn silence(&self) -> Duration {
+    /// How long nothing was heard of the coordinator.
+    pub fn silence(&self) -> Duration {
         let heard = *self.heard.lock().expect("no code panics while it holds this lock");
         self.shared.env.monotonic().saturating_sub(heard)
     }

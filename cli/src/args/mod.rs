@@ -1,6 +1,7 @@
 //! The command line as clap sees it. Doc comments on fields are its help text.
 
 mod auth;
+mod coordinator;
 mod instance;
 mod operation;
 mod tools;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use service::config::TlsArgs;
 
 pub use auth::{AuthCommand, CheckArgs, TokenArgs};
+pub use coordinator::{AdoptArgs, CoordinatorCommand};
 pub use instance::{DatabaseCommand, InstanceCommand, PurgeArgs, RegisterArgs};
 pub use operation::{
     CancelArgs, CompleteArgs, Filter, KindCommand, ListArgs, OperationCommand, Override, Selection, SideWord,
@@ -130,6 +132,12 @@ pub enum Command {
         #[command(subcommand)]
         #[allow(missing_docs, reason = "a doc comment here would become help text")]
         command: InstanceCommand,
+    },
+    /// The coordinator itself
+    Coordinator {
+        #[command(subcommand)]
+        #[allow(missing_docs, reason = "a doc comment here would become help text")]
+        command: CoordinatorCommand,
     },
     /// Who you are to the coordinator, who may do what, and tokens for users
     Auth {

@@ -3,6 +3,7 @@
 mod auth;
 mod certs;
 mod complete;
+mod coordinator;
 mod demo;
 mod inspect;
 mod instance;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli, output: &Output, env: Env) -> Result<Exit, Failure> {
         Command::Database { command } => instance::database(&context, command).await,
         Command::Instance { command } => instance::instance(&context, command).await,
         Command::Auth { command } => auth::run(&context, command).await,
+        Command::Coordinator { command } => coordinator::run(&context, command).await,
         Command::Certs(args) => certs::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Completions { shell } => {

@@ -101,6 +101,8 @@ calls! {
     who_am_i(WhoAmIRequest) -> WhoAmIResponse;
     /// Whether something is allowed.
     check_access(CheckAccessRequest) -> CheckAccessResponse;
+    /// Takes up what the agents remember.
+    adopt_operations(AdoptOperationsRequest) -> AdoptOperationsResponse;
 }
 
 impl Client {

@@ -260,4 +260,8 @@ impl Coordinator for Fake {
         let principal = format!("user:{principal}");
         Ok(Response::new(v1::CheckAccessResponse { allowed: action == "read", policies, principal, action, resource }))
     }
+
+    async fn adopt_operations(&self, _: Request<v1::AdoptOperationsRequest>) -> Answer<v1::AdoptOperationsResponse> {
+        not_scripted()
+    }
 }

@@ -6,8 +6,10 @@ mod rpc;
 pub use error::{Error, Half, Party};
 pub use rpc::{Agents, DestAgent, SourceAgent, Timeouts};
 
+use std::time::Duration;
+
 use handover::{
-    Finding,
+    Attempt, CommandVersion, DatabaseName, Finding, Kind, OperationId,
     operation::{HookOutcome, Reason},
 };
 
@@ -24,6 +26,37 @@ pub struct Description {
     pub engine: String,
     /// Of the transfer protocol.
     pub protocol: u32,
+    /// The operations that its instance has a record of.
+    pub operations: Vec<Remembered>,
+    /// The highest version with which a record was removed.
+    pub watermark: CommandVersion,
+}
+
+/// What an agent remembers of an operation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remembered {
+    /// The operation.
+    pub operation: OperationId,
+    /// The database.
+    pub database: DatabaseName,
+    /// Copy or move.
+    pub kind: Kind,
+    /// The role's phase, in a word.
+    pub phase: String,
+    /// The attempt that the phase is about; 0 if it is about none.
+    pub attempt: Attempt,
+    /// The highest closed attempt.
+    pub floor: Attempt,
+    /// The highest version of any command obeyed.
+    pub version: CommandVersion,
+    /// Of a source agent: where it streams to.
+    pub dest_address: String,
+    /// Of a destination agent: whose stream it takes; empty without TLS.
+    pub source_identity: String,
+    /// Of a source agent: the cap of retained log as given at the start.
+    pub log_budget_bytes: u64,
+    /// Of a source agent: when it last heard a coordinator about it.
+    pub heard_ago: Option<Duration>,
 }
 
 /// What a source agent demands of a destination for one database.

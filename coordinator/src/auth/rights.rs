@@ -2,7 +2,7 @@
 //!
 //! Starting, completing and cancelling need `read` on the source's resource group and `write` on the database at both
 //! ends; overrides need `admin` on the database at both ends; registering and removing an instance `admin` on it, as it is
-//! and as it is to be. An operation may be read by whoever may read its database at either end; what may not be read does
+//! and as it is to be; adopting operations `admin` on the coordinator. An operation may be read by whoever may read its database at either end; what may not be read does
 //! not exist for the caller.
 
 use std::collections::HashMap;
@@ -128,6 +128,13 @@ impl Caller {
         let mut asking = Asking::new(self, core);
         let place = asking.place(name).await?;
         asking.need(Action::Write, Resource::Database(place, database.clone()));
+        asking.answer()
+    }
+
+    /// Take up the operations that agents remember.
+    pub fn may_adopt(&self, core: &Core) -> Result<(), Refused> {
+        let mut asking = Asking::new(self, core);
+        asking.need(Action::Admin, Resource::Coordinator);
         asking.answer()
     }
 

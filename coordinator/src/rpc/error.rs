@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 
 use crate::{
     admission::Found,
+    adopt,
     agents,
     auth::{Missing, Refused},
     store,
@@ -82,6 +83,9 @@ pub enum Error {
     /// An agent.
     #[error(transparent)]
     Agent(#[from] agents::Error),
+    /// Nothing is adopted.
+    #[error(transparent)]
+    Adopt(adopt::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -103,6 +107,15 @@ impl Error {
     /// Whether it is about this process rather than about the request.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, Error::Store(_))
+    }
+}
+
+impl From<adopt::Error> for Error {
+    fn from(error: adopt::Error) -> Self {
+        match error {
+            adopt::Error::Store(error) => Error::Store(error),
+            other => Error::Adopt(other),
+        }
     }
 }
 
@@ -195,6 +208,7 @@ impl From<Error> for Status {
                 let reason = error.reason();
                 problem(Code::Unavailable, message).reason(reason.code).remedy(reason.remedy)
             }
+            Error::Adopt(error) => not_adopted(message, &error),
             Error::Store(error) if error.retryable() => {
                 problem(Code::Unavailable, message).reason("STORE_UNAVAILABLE").retry_after(soon)
             }
@@ -205,6 +219,33 @@ impl From<Error> for Status {
         }
         .status()
     }
+}
+
+/// Why nothing is adopted.
+fn not_adopted(message: String, error: &adopt::Error) -> service::status::Problem {
+    let (code, reason, remedy) = match error {
+        adopt::Error::Unheard(_) => (
+            Code::Unavailable,
+            "AGENTS_UNHEARD",
+            "start these agents or correct their addresses; remove an instance only if it is gone for ever",
+        ),
+        adopt::Error::NoInstances => (
+            Code::FailedPrecondition,
+            "NO_INSTANCES",
+            "register the instances first, or give a file of them with --instances",
+        ),
+        adopt::Error::WrongAgent { .. } => {
+            (Code::FailedPrecondition, "WRONG_AGENT", "correct the address in the instance's registration")
+        }
+        adopt::Error::Alive { .. } => (
+            Code::FailedPrecondition,
+            "COORDINATOR_ALIVE",
+            "stop the other coordinator for good, or use that one; if there is none, wait ten seconds and try again",
+        ),
+        // Answered as every error of the store.
+        adopt::Error::Store(_) => (Code::Internal, "STORE_DAMAGED", ""),
+    };
+    problem(code, message).reason(reason).remedy(remedy)
 }
 
 /// What the state machine refused. The reason is that of the first; each has its own violation.

@@ -1,6 +1,7 @@
 //! The Coordinator service: the only place where it speaks gRPC to users.
 
 mod access;
+mod adopt;
 mod databases;
 mod decide;
 mod error;
@@ -167,5 +168,13 @@ impl Coordinator for Api {
     async fn check_access(&self, request: Request<v1::CheckAccessRequest>) -> Answer<v1::CheckAccessResponse> {
         let caller = caller_of(&request);
         answer(access::check(&self.core, &caller, request.into_inner()).await)
+    }
+
+    async fn adopt_operations(
+        &self,
+        request: Request<v1::AdoptOperationsRequest>,
+    ) -> Answer<v1::AdoptOperationsResponse> {
+        let caller = caller_of(&request);
+        answer(Box::pin(adopt::adopt(&self.core, &caller, request.into_inner())).await)
     }
 }

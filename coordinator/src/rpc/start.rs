@@ -158,7 +158,7 @@ async fn create(core: &Core, caller: &Caller, asked: &Asked, found: &[Found]) ->
     let records = ids.into_iter().zip(found).map(|(id, found)| new(core, caller, asked, &batch, id, found));
     let records: Vec<Record> = records.collect();
     let request = asked.request_id.as_ref().map(|id| (id.clone(), asked.record(&batch)));
-    let creation = Creation { records, request };
+    let creation = Creation { records, request, above: handover::CommandVersion(0) };
     match core.records.create(&creation).await {
         Ok(version) => {
             // The quota must be right for whoever comes through the gate next.

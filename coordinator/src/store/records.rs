@@ -36,6 +36,8 @@ pub struct Creation {
     pub records: Vec<Record>,
     /// The request's id and record, if it carried one.
     pub request: Option<(String, RequestRecord)>,
+    /// Their version shall be greater than this: instances may know commands of an earlier store.
+    pub above: CommandVersion,
 }
 
 /// The operations that one commit changed.
@@ -141,7 +143,7 @@ impl Records {
 
     /// Write all of a start, or nothing: [`Error::Busy`] if a database is taken, [`Error::Conflict`] if the request's id is.
     pub async fn create(&self, creation: &Creation) -> Result<CommandVersion, Error> {
-        let mut txn = Txn::default();
+        let mut txn = Txn { above: Revision(creation.above.0), ..Txn::default() };
         let mut ids = Vec::new();
         for record in &creation.records {
             let operation = &record.operation;

@@ -3,6 +3,7 @@
 //! Tests run as many at a time as there are cores (libtest's default): a cluster mostly waits, and more of them would
 //! only make freezes long.
 
+mod adopt;
 mod callers;
 mod clients;
 mod databases;

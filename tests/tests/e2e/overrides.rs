@@ -11,10 +11,15 @@ use std::process::{Command, Output};
 
 /// `causeway` as a script runs it: nobody can be asked.
 pub fn causeway(cluster: &Cluster, args: &[&str]) -> Output {
+    causeway_at(cluster, &cluster.address(Party::Coordinator), args)
+}
+
+/// The same with another coordinator.
+pub fn causeway_at(cluster: &Cluster, coordinator: &str, args: &[&str]) -> Output {
     let certs = cluster.certs();
     Command::new(binaries::path("causeway"))
         .args(args)
-        .args(["--coordinator", &cluster.address(Party::Coordinator)])
+        .args(["--coordinator", coordinator])
         .arg("--ca")
         .arg(certs.join("ca.pem"))
         .arg("--cert")

@@ -6,7 +6,7 @@ mod source;
 use std::future::Future;
 use std::time::Duration;
 
-use handover::{CommandVersion, operation::Reason};
+use handover::{Attempt, CommandVersion, operation::Reason};
 use proto::{
     convert,
     v1::{self, dest_agent_client::DestAgentClient, source_agent_client::SourceAgentClient},
@@ -19,7 +19,7 @@ use service::{
 use tonic::{Response, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use super::{DatabaseInfo, Description, Error, Half, Party};
+use super::{DatabaseInfo, Description, Error, Half, Party, Remembered};
 use crate::{progress::Progress, store::InstanceRecord};
 
 /// How long an agent may take to answer.
@@ -192,8 +192,15 @@ macro_rules! both_halves {
             /// What it says it is.
             pub async fn describe(&self) -> Result<Description, Error> {
                 let answer = self.link.ask(self.client.clone().describe(v1::DescribeRequest {})).await?;
-                let v1::DescribeResponse { agent, instance, engine, protocol, .. } = answer;
-                Ok(Description { half: agent, instance, engine, protocol })
+                let operations = answer.operations.into_iter().map(remembered).collect::<Result<_, _>>();
+                Ok(Description {
+                    half: answer.agent,
+                    instance: answer.instance,
+                    engine: answer.engine,
+                    protocol: answer.protocol,
+                    operations: operations.map_err(|bad| self.link.malformed(bad.to_string()))?,
+                    watermark: CommandVersion(answer.watermark),
+                })
             }
 
             /// The databases of its instance.
@@ -208,6 +215,22 @@ macro_rules! both_halves {
 
 both_halves!(SourceAgent, SourceAgentClient, "source");
 both_halves!(DestAgent, DestAgentClient, "destination");
+
+fn remembered(wire: v1::KnownOperation) -> Result<Remembered, convert::BadField> {
+    Ok(Remembered {
+        operation: convert::operation_id("operation", &wire.operation)?,
+        database: convert::database_name("database", &wire.database)?,
+        kind: convert::kind("kind", wire.kind)?,
+        phase: wire.phase,
+        attempt: Attempt(wire.attempt),
+        floor: Attempt(wire.floor),
+        version: CommandVersion(wire.version),
+        dest_address: wire.dest_address,
+        source_identity: wire.source_identity,
+        log_budget_bytes: wire.log_budget_bytes,
+        heard_ago: wire.heard_ms_ago.map(Duration::from_millis),
+    })
+}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
