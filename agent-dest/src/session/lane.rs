@@ -152,26 +152,30 @@ impl Lane {
         crc: u32,
         uncompressed: u32,
     ) -> Result<Bytes> {
-        if crc32c::crc32c(&payload) != crc {
-            return Err(Error::BadCrc(what));
-        }
-        if uncompressed == 0 {
-            return Ok(payload);
-        }
-        let len = uncompressed as usize;
-        if len > proto::FRAME_BYTES_MAX {
-            return Err(Error::frame(format!(
-                "{what} would have {len} bytes, at most {} are taken",
-                proto::FRAME_BYTES_MAX
-            )));
-        }
-        let unpack = move || zstd::bulk::decompress(&payload, len);
-        let unpacked = if uncompressed <= UNPACK_INLINE_MAX { unpack() } else { self.env.blocking(unpack).await };
-        match unpacked {
-            Ok(bytes) if bytes.len() == len => Ok(bytes.into()),
-            Ok(bytes) => Err(Error::frame(format!("{what} has {} bytes unpacked, {len} were announced", bytes.len()))),
-            Err(_) => Err(Error::frame(format!("{what} cannot be unpacked into the {len} bytes announced"))),
-        }
+        let work = move || unpack(what, payload, crc, uncompressed);
+        if uncompressed <= UNPACK_INLINE_MAX { work() } else { self.env.blocking(work).await }
+    }
+}
+
+/// A payload, checked and unpacked.
+fn unpack(what: &'static str, payload: Bytes, crc: u32, uncompressed: u32) -> Result<Bytes> {
+    if crc32c::crc32c(&payload) != crc {
+        return Err(Error::BadCrc(what));
+    }
+    if uncompressed == 0 {
+        return Ok(payload);
+    }
+    let len = uncompressed as usize;
+    if len > proto::FRAME_BYTES_MAX {
+        return Err(Error::frame(format!(
+            "{what} would have {len} bytes, at most {} are taken",
+            proto::FRAME_BYTES_MAX
+        )));
+    }
+    match zstd::bulk::decompress(&payload, len) {
+        Ok(bytes) if bytes.len() == len => Ok(bytes.into()),
+        Ok(bytes) => Err(Error::frame(format!("{what} has {} bytes unpacked, {len} were announced", bytes.len()))),
+        Err(_) => Err(Error::frame(format!("{what} cannot be unpacked into the {len} bytes announced"))),
     }
 }
 
@@ -202,3 +206,6 @@ fn name(frame: Option<&source_frame::Frame>) -> &'static str {
         Some(Settle(_)) => "Settle",
     }
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -64,4 +64,40 @@ mod tests {
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }
+
+    /// A record that some disk or person has damaged is read or refused, and what is read can be driven.
+    #[test]
+    fn fuzz_stored_records() {
+        use crate::store::{InstanceRecord, Record, RequestRecord, sample};
+        use handover::operation::{Completing, CompletionStep, Reason, State, Then};
+        let aborting = CompletionStep::Aborting { reason: Reason::new("CODE", "why", ""), then: Then::Ready };
+        let attempt = handover::Attempt(3);
+        let completing = Completing { attempt, max_freeze_ms: 1000, grace_ms: 300, retries: 5, step: aborting };
+        let samples = [State::Queued, State::Ready, State::Completing(completing)];
+        let samples = samples.map(|state| encode("op/1", &Record::new(sample(state))).unwrap());
+        fuzz::fuzz("stored operations", &samples, |input| {
+            decode::<Record>("op/1", input).is_ok_and(|record| {
+                let _ = handover::operation::actions(&record.operation);
+                for now_ms in [i64::MIN, 0, i64::MAX] {
+                    for event in
+                        [handover::operation::Event::Tick { now_ms }, handover::operation::Event::Cancel { now_ms }]
+                    {
+                        let _ = handover::operation::step(&record.operation, &event);
+                    }
+                }
+                true
+            })
+        });
+        let instance =
+            r#"{"format":1,"data":{"name":"west","engine":"sqlite","source_agent":"db1:7441","region":"eu"}}"#;
+        fuzz::fuzz("stored instances", &[instance.into()], |input| {
+            decode::<InstanceRecord>("instance/west", input).is_ok_and(|record| {
+                let _ = crate::instances::violations(&record);
+                true
+            })
+        });
+        let request = r#"{"format":1,"data":{"batch":"b","kind":"move","source":"west","destination":"east",
+            "databases":["shop"],"log_budget_bytes":0,"window_seconds":0}}"#;
+        fuzz::fuzz("stored requests", &[request.into()], |input| decode::<RequestRecord>("request/1", input).is_ok());
+    }
 }

@@ -8,6 +8,8 @@ mod catalog;
 mod config;
 mod dest;
 mod disk;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod payload;
 mod position;

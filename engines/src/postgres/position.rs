@@ -70,7 +70,7 @@ impl Point {
         Position::parse(&text).expect("digits and signs are printable and few")
     }
 
-    /// Reads what [`Point::position`] wrote.
+    /// Reads what [`Point::position`] wrote, and nothing else: agents compare positions as texts, so one point has one text.
     pub(crate) fn read(position: &Position) -> Result<Self> {
         let text = position.as_str();
         let bad = || Error::Corrupt(format!("{text:?} is not a position of this engine"));
@@ -82,7 +82,8 @@ impl Point {
                 _ => return Err(bad()),
             },
         };
-        Ok(Point { lsn: lsn.parse().map_err(|_| bad())?, index })
+        let point = Point { lsn: lsn.parse().map_err(|_| bad())?, index };
+        if point.position() == *position { Ok(point) } else { Err(bad()) }
     }
 }
 
@@ -110,9 +111,24 @@ mod tests {
 
     #[test]
     fn what_is_no_point_is_refused() {
-        for text in
-            ["", "1", "1/", "/1", "1/123456789", "1/0+", "1/0+0", "1/0+x", "1/0+18446744073709551615", "+1/0", "1/-1"]
-        {
+        for text in [
+            "",
+            "1",
+            "1/",
+            "/1",
+            "1/123456789",
+            "1/0+",
+            "1/0+0",
+            "1/0+x",
+            "1/0+18446744073709551615",
+            "+1/0",
+            "1/-1",
+            "1/ff",
+            "01/FF",
+            "1/00FF",
+            "1/FF+07",
+            "1/FF++7",
+        ] {
             let position = Position::parse(text).expect("printable");
             assert!(matches!(Point::read(&position), Err(Error::Corrupt(_))), "{text:?}");
         }

@@ -9,6 +9,8 @@ pub mod config;
 pub mod dest;
 pub mod disk;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod header;
 pub mod source;
 pub mod store;

@@ -138,3 +138,21 @@ fn child() {
     let (listen, insecure) = (&args.common.listen, args.common.tls.insecure);
     println!("root={} lanes={} listen={listen} insecure={insecure}", args.root.display(), args.lanes);
 }
+
+/// Whatever stands in a configuration file, it is read or refused with a sentence.
+#[test]
+fn fuzz_files() {
+    let samples =
+        ["lanes = 7\nlabel = [\"a\", \"b\"]\nlog_level = \"debug\"\n", "root = '/x'\n[[instance]]\nname = \"west\"\n"];
+    let samples: Vec<Vec<u8>> = samples.iter().map(|text| text.as_bytes().to_vec()).collect();
+    fuzz::fuzz("configuration files", &samples, |input| {
+        let text = String::from_utf8_lossy(input);
+        match with_file(&text, &["--root=/x", "--insecure"]).1 {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                false
+            }
+        }
+    });
+}

@@ -103,3 +103,22 @@ fn a_hole_ends_it() {
     assert_eq!(disk::list(dir.path()).expect("listed").len(), 1);
     assert!(Spool::recover(&dir.path().join("none"), 2, 1000).expect("no error").is_none());
 }
+
+/// Whatever a disk makes of a segment, it is read up to the damage.
+#[test]
+fn fuzz_segments() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let spool = filled(dir.path(), 1, 5);
+    let segment =
+        |dir: &Path| std::fs::read_dir(dir).expect("a directory").next().expect("a segment").expect("its name").path();
+    let sample = std::fs::read(segment(dir.path())).expect("read the segment");
+    drop(spool);
+    let path = dir.path().join("fuzzed");
+    fuzz::fuzz("segments of a spool", &[sample], |input| {
+        std::fs::write(&path, input).expect("write the segment");
+        let quick = scan(&path, None, false).expect("a file can be read").map_or(0, |s| s.bytes);
+        let thorough = scan(&path, None, true).expect("a file can be read").map_or(0, |s| s.bytes);
+        assert!(thorough <= quick && quick <= input.len() as u64);
+        thorough > 0
+    });
+}
