@@ -22,7 +22,7 @@ const TENSE: Duration = Duration::from_millis(1500);
 const LINKS: [(&str, &str); 4] = [(COORDINATOR, SOURCE), (COORDINATOR, DEST), (SOURCE, DEST), (USERS, COORDINATOR)];
 
 /// Kinds of fault, and how often each comes in relation to the others.
-const KINDS: [(Fault, u32); 13] = [
+const KINDS: [(Fault, u32); 14] = [
     (Fault::Kill, 3),
     (Fault::DieAtPoint, 8),
     (Fault::Stop, 1),
@@ -36,6 +36,7 @@ const KINDS: [(Fault, u32); 13] = [
     (Fault::LoseLog, 1),
     (Fault::HoldWriter, 2),
     (Fault::TakeOver, 2),
+    (Fault::LoseStore, 1),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +67,8 @@ enum Fault {
     HoldWriter,
     /// Another agent takes the lock of an instance, and goes away.
     TakeOver,
+    /// The coordinator dies, and its store is gone.
+    LoseStore,
 }
 
 /// What is to be done later.
@@ -86,6 +89,8 @@ pub struct Chaos {
     pace: Duration,
     /// How much of that passes before the next.
     patience: f64,
+    /// An operation is being completed.
+    tense: bool,
     likely: Vec<(Fault, u32)>,
     due: Vec<(Duration, Due)>,
     /// What is wrong with each link.
@@ -107,6 +112,7 @@ impl Chaos {
             struck: Duration::ZERO,
             pace,
             patience: 1.0,
+            tense: false,
             likely,
             due: Vec::new(),
             links: [None; LINKS.len()],
@@ -126,8 +132,8 @@ impl Chaos {
             return;
         }
         // Around a flip everything counts, and it is over soon: there the next fault comes sooner.
-        let tense = world.completed_ago().is_some_and(|ago| ago < TENSE);
-        let pace = if tense { self.pace / 10 } else { self.pace };
+        self.tense = world.completed_ago().is_some_and(|ago| ago < TENSE);
+        let pace = if self.tense { self.pace / 10 } else { self.pace };
         let next = self.struck + pace.mul_f64(self.patience);
         if now >= next {
             (self.struck, self.patience) = (now, self.rng.random_range(0.0..2.0));
@@ -216,8 +222,13 @@ impl Chaos {
         match fault {
             Fault::Kill if sim.is_host_running(machine.name) => self.crash(sim, world, number, now),
             Fault::Kill => {}
+            Fault::LoseStore => {
+                self.crash(sim, world, 0, now);
+                world.trace.say("chaos", format_args!("the store is lost"));
+                world.lose_store();
+            }
             Fault::DieAtPoint => {
-                let points = self.rng.random_range(0..40);
+                let points = self.rng.random_range(0..if self.tense { 12 } else { 40 });
                 world.trace.say("chaos", format_args!("{} dies after {points} points", machine.name));
                 machine.die_in(points);
             }

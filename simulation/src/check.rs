@@ -66,6 +66,13 @@ pub fn ended(world: &World, subject: &Subject, kind: Kind, state: State) {
     }
 }
 
+/// What must hold when nobody remembers an operation any more: it has ended one way or the other.
+pub fn forgotten(world: &World, subject: &Subject) -> State {
+    let east = world.east.takes_writes(&subject.ledger.name);
+    world.trace.say("check", format_args!("{} is forgotten; open at east: {east}", subject.ledger.name));
+    if east { State::Succeeded } else { State::Cancelled }
+}
+
 /// What must hold once nobody has anything left to do.
 pub fn everything_ended(world: &World) {
     for (side, instance) in [("west", &world.west), ("east", &world.east)] {

@@ -73,6 +73,14 @@ impl Disk {
         now.clone_from(durable);
     }
 
+    /// The disk is gone, and a new one is in its place.
+    pub fn lose_everything(&self) {
+        let mut state = self.lock();
+        state.now.clear();
+        state.durable.clear();
+        state.pending.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

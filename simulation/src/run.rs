@@ -61,7 +61,7 @@ pub fn run(seed: u64, planted: Option<Planted>, print: bool, set_clock: fn(Durat
         }
         chaos.step(&mut sim, &world);
         check::step(&world);
-        if world.subjects.iter().all(|subject| subject.standing().through) {
+        if world.is_all_through() {
             if !world.calm() {
                 chaos.end(&mut sim, &world);
             }
@@ -123,6 +123,10 @@ fn people(sim: &mut Sim<'static>, world: &Arc<World>, rng: &mut StdRng) {
         let everybody = (0..users.subjects.len())
             .map(|number| users::use_database(users.clone(), number, seed.wrapping_add(number as u64)));
         futures::future::join_all(everybody).await;
+        if users.lost_a_store() {
+            users::clean_up(users.clone()).await;
+        }
+        users.all_through();
         Ok(())
     });
 }
@@ -131,7 +135,10 @@ fn never_ends(world: &World) -> String {
     let left = world.subjects.iter().filter(|subject| !subject.standing().through);
     let left: Vec<String> =
         left.map(|subject| format!("{}: {}", subject.ledger.name, subject.standing().seen)).collect();
-    format!("not everything ends although nothing goes wrong any more: {}", left.join("; "))
+    match left.is_empty() {
+        true => "something of an operation is left for ever".to_owned(),
+        false => format!("not everything ends although nothing goes wrong any more: {}", left.join("; ")),
+    }
 }
 
 /// Panics of tasks end the task and nothing else: they are collected here.

@@ -15,6 +15,18 @@ use std::{
     time::Duration,
 };
 
+/// Cleans up after a coordinator that lost its store: what was on its way to an agent then may have come later, and nobody
+/// knows of it.
+pub async fn clean_up(world: Arc<World>) {
+    let channel = hosts::dialer(&world).channel(&hosts::address(COORDINATOR)).expect("a good address");
+    let client = CoordinatorClient::new(channel);
+    let user = User { world: &world, subject: &world.subjects[0], kind: Kind::Move, number: 0, round: 0 };
+    while !(world.west.is_clean() && world.east.is_clean()) {
+        user.adopt(&client).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// How long a user waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -39,9 +51,12 @@ pub async fn use_database(world: Arc<World>, number: usize, seed: u64) {
     loop {
         round += 1;
         let kind = if rng.random_bool(0.7) { Kind::Move } else { Kind::Copy };
-        *subject.standing() = crate::world::Standing { kind: Some(kind), ..Default::default() };
+        // With the store, an operation may be forgotten that goes on all the same.
+        let completed_at = subject.standing().completed_at.filter(|_| world.lost_a_store());
+        *subject.standing() = crate::world::Standing { kind: Some(kind), completed_at, ..Default::default() };
         let user = User { world: &world, subject, kind, number, round };
         let Some(ended) = user.operate(&mut rng).await else { break };
+        let kind = subject.standing().kind.unwrap_or(kind);
         check::ended(&world, subject, kind, ended);
         // What is moved is moved, and a copy's name is taken.
         if ended == State::Succeeded || world.calm() {
@@ -110,6 +125,17 @@ impl User<'_> {
                 Err(Some(status)) => describe(&status),
                 Err(None) => "no answer".to_owned(),
             };
+            // An earlier try may have started it, at a coordinator that has forgotten it.
+            if self.world.lost_a_store()
+                && self.adopt(client).await
+                && let Some(operation) = self.running(client).await
+            {
+                self.subject.standing().kind = Some(match operation.kind() {
+                    v1::Kind::Copy => Kind::Copy,
+                    _ => Kind::Move,
+                });
+                return Some(operation.id);
+            }
             if self.world.calm() && now() - *calm_since.get_or_insert(now()) > START_MAX {
                 self.world.violated(format!("{} cannot be started: {why}", self.subject.ledger.name));
                 return None;
@@ -129,8 +155,18 @@ impl User<'_> {
             let operation = match ask!(client.clone().get_operation(request)) {
                 Ok(answer) => answer.into_inner().operation.unwrap_or_default(),
                 Err(Some(status)) if reason_of(&status).as_deref() == Some("OPERATION_NOT_FOUND") => {
-                    self.world.violated(format!("{id} was started, and is not known any more"));
-                    return State::Unspecified;
+                    if !self.world.lost_a_store() {
+                        self.world.violated(format!("{id} was started, and is not known any more"));
+                        return State::Unspecified;
+                    }
+                    seen = Seen { changed: now(), ..Seen::default() };
+                    let request = v1::GetOperationRequest { id: id.to_owned() };
+                    // What no agent remembers has ended, or had not begun.
+                    let known = !self.adopt(client).await || !not_found(ask!(client.clone().get_operation(request)));
+                    match known {
+                        true => continue,
+                        false => return check::forgotten(self.world, self.subject),
+                    }
                 }
                 Err(_) => {
                     seen.changed = now();
@@ -152,6 +188,30 @@ impl User<'_> {
                 self.complete(client, id, rng).await;
             }
         }
+    }
+
+    /// Has the coordinator take up what the agents remember; whether it did.
+    async fn adopt(&self, client: &Client) -> bool {
+        match ask!(client.clone().adopt_operations(v1::AdoptOperationsRequest { validate_only: false })) {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                for operation in &answer.operations {
+                    self.say(format_args!("adopted {} as {} {}", operation.id, operation.status, operation.step));
+                }
+                for left in answer.not_adopted {
+                    self.world.violated(format!("{} is not adopted: {}", left.found, left.message));
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The operation of this database that has not ended.
+    async fn running(&self, client: &Client) -> Option<v1::Operation> {
+        let databases = vec![self.subject.ledger.name.to_string()];
+        let request = v1::ListOperationsRequest { databases, only_active: true, ..Default::default() };
+        ask!(client.clone().list_operations(request)).ok()?.into_inner().operations.pop()
     }
 
     async fn complete(&self, client: &Client, id: &str, rng: &mut StdRng) {
@@ -179,6 +239,10 @@ impl User<'_> {
 
     /// Looks at an operation: its version never falls, and it never stands still without a word.
     fn look(&self, operation: &v1::Operation, seen: &mut Seen) {
+        if seen.stores_lost != self.world.stores_lost() {
+            // A new store counts on from what the agents know, which may be less than what the one before had come to.
+            (seen.stores_lost, seen.version) = (self.world.stores_lost(), 0);
+        }
         if operation.version < seen.version {
             let (version, id) = (operation.version, &operation.id);
             self.world.violated(format!("the version of {id} fell from {} to {version}", seen.version));
@@ -207,11 +271,17 @@ impl User<'_> {
     }
 }
 
+fn not_found<T>(answer: Result<T, Option<tonic::Status>>) -> bool {
+    let status = answer.err().flatten();
+    status.is_some_and(|status| reason_of(&status).as_deref() == Some("OPERATION_NOT_FOUND"))
+}
+
 #[derive(Default)]
 struct Seen {
     stage: String,
     figures: (u64, u64),
     version: u64,
+    stores_lost: usize,
     changed: Duration,
 }
 

@@ -56,6 +56,9 @@ pub struct World {
     pub operations: AtomicUsize,
     /// When an operation was last asked to complete.
     completed: Mutex<Option<Duration>>,
+    /// How often the coordinator's store was lost.
+    stores_lost: AtomicUsize,
+    all_through: AtomicBool,
     calm: AtomicBool,
     violations: Mutex<Vec<String>>,
 }
@@ -118,9 +121,27 @@ impl World {
             subjects,
             operations: AtomicUsize::new(0),
             completed: Mutex::default(),
+            stores_lost: AtomicUsize::new(0),
+            all_through: AtomicBool::new(false),
             calm: AtomicBool::new(false),
             violations: Mutex::default(),
         })
+    }
+
+    /// The coordinator's store is lost.
+    pub fn lose_store(&self) {
+        self.disk.lose_everything();
+        self.stores_lost.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often the coordinator's store was lost.
+    pub fn stores_lost(&self) -> usize {
+        self.stores_lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether it ever was.
+    pub fn lost_a_store(&self) -> bool {
+        self.stores_lost() > 0
     }
 
     /// An operation is asked to complete.
@@ -137,6 +158,16 @@ impl World {
     /// Whether nothing goes wrong any more.
     pub fn calm(&self) -> bool {
         self.calm.load(Ordering::SeqCst)
+    }
+
+    /// Nobody has anything left to do.
+    pub fn all_through(&self) {
+        self.all_through.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody has anything left to do.
+    pub fn is_all_through(&self) -> bool {
+        self.all_through.load(Ordering::SeqCst)
     }
 
     /// From now on nothing goes wrong any more.
