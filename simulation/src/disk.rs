@@ -1,7 +1,9 @@
 //! The coordinator's disk: what was not synced when the process dies with its machine may be there, in part, or not.
 
 use crate::machine::{Effect, Process};
+use coordinator::store::Medium;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use redb::DatabaseError;
 use std::{
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,6 +27,16 @@ struct State {
     durable: Vec<u8>,
     /// What was done since the last sync, in order.
     pending: Vec<Change>,
+    /// The file has its name: before, it is as if there were none.
+    named: bool,
+}
+
+impl State {
+    fn clear(&mut self) {
+        self.now.clear();
+        self.durable.clear();
+        self.pending.clear();
+    }
 }
 
 enum Change {
@@ -51,19 +63,19 @@ impl Disk {
     /// An empty file.
     pub fn new(seed: u64, lies: bool) -> Arc<Self> {
         let rng = StdRng::seed_from_u64(seed);
-        let state = State { rng, now: Vec::new(), durable: Vec::new(), pending: Vec::new() };
+        let state = State { rng, now: Vec::new(), durable: Vec::new(), pending: Vec::new(), named: false };
         Arc::new(Self { state: Mutex::new(state), lies })
     }
 
-    /// The file as a process opens it.
-    pub fn open(self: &Arc<Self>, process: &Process) -> OpenDisk {
-        OpenDisk { disk: self.clone(), process: process.clone() }
+    /// The disk as a process finds it.
+    pub fn of(self: &Arc<Self>, process: &Process) -> DiskOf {
+        DiskOf(OpenDisk { disk: self.clone(), process: process.clone() })
     }
 
     /// The machine lost its power: of what was not synced, each change is there or not.
     pub fn lose_power(&self) {
         let mut state = self.lock();
-        let State { rng, now, durable, pending } = &mut *state;
+        let State { rng, now, durable, pending, .. } = &mut *state;
         let keep = rng.random_range(0.0..1.0);
         for change in pending.drain(..) {
             if rng.random_bool(keep) {
@@ -76,9 +88,8 @@ impl Disk {
     /// The disk is gone, and a new one is in its place.
     pub fn lose_everything(&self) {
         let mut state = self.lock();
-        state.now.clear();
-        state.durable.clear();
-        state.pending.clear();
+        state.named = false;
+        state.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,7 +97,32 @@ impl Disk {
     }
 }
 
+/// The disk as one process finds it.
+pub struct DiskOf(OpenDisk);
+
+impl Medium for DiskOf {
+    type File = OpenDisk;
+
+    fn open(&self) -> Result<Option<OpenDisk>, DatabaseError> {
+        Ok(self.0.disk.lock().named.then(|| self.0.clone()))
+    }
+
+    fn make(&self) -> Result<OpenDisk, DatabaseError> {
+        self.0.disk.lock().clear();
+        Ok(self.0.clone())
+    }
+
+    fn put_in_place(&self) -> io::Result<()> {
+        if let Some(error) = self.0.process.fault("name the store", Effect::Writes) {
+            return Err(error);
+        }
+        self.0.disk.lock().named = true;
+        Ok(())
+    }
+}
+
 /// The file as one process has it open.
+#[derive(Clone)]
 pub struct OpenDisk {
     disk: Arc<Disk>,
     process: Process,

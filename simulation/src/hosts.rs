@@ -52,8 +52,7 @@ pub async fn coordinator(world: Arc<World>) -> turmoil::Result {
     let process = world.machines[0].start();
     let env = env(&process);
     let listener = listen(&env).await;
-    let (disk, opener) = (world.disk.clone(), process.clone());
-    let store = match RedbStore::open_on(&env, Path::new("store"), move || disk.open(&opener)).await {
+    let store = match RedbStore::open_on(&env, Path::new("store"), world.disk.of(&process)).await {
         Ok(store) => store,
         Err(error) => {
             if !matches!(error, store::Error::Full { .. } | store::Error::Io { .. }) {

@@ -2,7 +2,7 @@
 
 use super::{Error, Halt, Session};
 use handover::{
-    Attempt, CommandVersion, Position,
+    Attempt, CommandVersion, Kind, Position,
     source_role::{Action, Event, Phase, SourceRole, step},
 };
 use std::time::Duration;
@@ -158,6 +158,16 @@ impl Session {
                 self.set_halt(Halt::Run);
                 Err(error.into())
             }
+        }
+    }
+
+    /// The log was lost, and with it the point that a copy's mark was: the next Mark takes another. The destination has not
+    /// taken the marker, or it would be prepared and want no plan.
+    pub(super) async fn forget_mark(&self) {
+        let role = self.role.lock().await;
+        let marked = matches!(*self.halt.borrow(), Halt::At(..));
+        if role.kind == Kind::Copy && marked {
+            self.set_halt(Halt::Run);
         }
     }
 

@@ -101,6 +101,9 @@ impl Session {
         }
         let held = lane::held(&lane.welcome)?;
         let plan = stream.plan(&held).await?;
+        if held.generation != plan.generation {
+            self.forget_mark().await;
+        }
         tracing::info!(operation = %self.operation, generation = plan.generation, verify = plan.verify,
             held = held.generation, seeded = held.seeded, "connected to the destination");
         let parts = plan.parts.iter().map(|p| v1::Part { part: p.part, object: p.object.clone(), bytes: p.bytes });

@@ -24,7 +24,8 @@ const PROMOTE_WAIT: Duration = Duration::from_secs(5);
 /// Longest pause between tries while clients are refused: every millisecond counts, but not every microsecond.
 const PAUSE_MOST: Duration = Duration::from_millis(250);
 /// How often a source is told again while the destination is waited for: well within every `fence_timeout`, after which a
-/// source that hears nothing would go back by itself. It also brings a marker on its way again that got lost.
+/// source that hears nothing would go back by itself. It also brings a marker on its way again that got lost; a copy's source
+/// that was restarted has forgotten its mark, and takes another.
 const FENCE_AGAIN: Duration = Duration::from_secs(10);
 /// After the flip the answer to Fence is on its way already, or lost.
 const FENCE_ANSWER: Duration = Duration::from_millis(50);
@@ -133,10 +134,6 @@ impl Performer {
         after: Duration,
     ) -> Result<u64, Failure> {
         self.core.env.sleep(after).await;
-        if operation.kind == Kind::Copy && !after.is_zero() {
-            // A copy's source is not waiting for anything, and each Mark takes a point anew.
-            return std::future::pending().await;
-        }
         let grace = Duration::from_millis(completing.grace_ms);
         let answer = self.insist_quickly(Half::Source, |version| async move {
             let source = self.source(&operation.source).await?;

@@ -68,13 +68,15 @@ mod tests {
     /// A record that some disk or person has damaged is read or refused, and what is read can be driven.
     #[test]
     fn fuzz_stored_records() {
-        use crate::store::{InstanceRecord, Record, RequestRecord, sample};
+        use crate::fixture;
+        use crate::store::{InstanceRecord, Record, RequestRecord};
         use handover::operation::{Completing, CompletionStep, Reason, State, Then};
         let aborting = CompletionStep::Aborting { reason: Reason::new("CODE", "why", ""), then: Then::Ready };
         let attempt = handover::Attempt(3);
         let completing = Completing { attempt, max_freeze_ms: 1000, grace_ms: 300, retries: 5, step: aborting };
         let samples = [State::Queued, State::Ready, State::Completing(completing)];
-        let samples = samples.map(|state| encode("op/1", &Record::new(sample(state))).unwrap());
+        let samples =
+            samples.map(|state| encode("op/1", &Record::new(fixture::operation(handover::Kind::Move, state))).unwrap());
         fuzz::fuzz("stored operations", &samples, |input| {
             decode::<Record>("op/1", input).is_ok_and(|record| {
                 let _ = handover::operation::actions(&record.operation);

@@ -11,7 +11,7 @@ mod redb;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-pub use self::redb::RedbStore;
+pub use self::redb::{Medium, RedbStore};
 pub use error::Error;
 pub use record::{CutoverStart, Deed, Done, InstanceRecord, Record, RequestRecord, Stored};
 pub use records::{Creation, OperationChanges, Records};

@@ -1,23 +1,26 @@
 //! The embedded store: one redb file, each commit synced to disk before it answers.
 
-use std::fs::{File, OpenOptions};
+mod medium;
+
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::StreamExt as _;
 use redb::{
-    AccessGuard, Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend,
-    StorageError, TableDefinition,
+    AccessGuard, Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError,
+    TableDefinition,
 };
 use service::Env;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 use super::{Change, Changes, Entry, Error, Page, Revision, Store, Txn, Versioned};
+
+pub use medium::Medium;
+use medium::OnDisk;
 
 const RECORDS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("records");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -37,11 +40,13 @@ pub struct RedbStore {
     inner: Arc<Inner>,
 }
 
+type Reopen = Box<dyn Fn(&Path) -> Result<Database, Error> + Send + Sync>;
+
 struct Inner {
     /// The file, or what stands for its name in errors.
     path: PathBuf,
     /// Opens it, at first and again after an IO error.
-    reopen: Box<dyn Fn(&Path) -> Result<Database, Error> + Send + Sync>,
+    reopen: Reopen,
     /// Nothing after an IO error: redb then wants to be opened anew.
     database: RwLock<Option<Arc<Database>>>,
     /// Held from the begin of a commit until its changes are announced, so that they are announced in order.
@@ -52,34 +57,19 @@ struct Inner {
 impl RedbStore {
     /// Open the file, or make it, with its directory, if there is none.
     pub async fn open(env: &Env, path: &Path) -> Result<Self, Error> {
-        Self::open_by(env, path, open).await
+        Self::open_on(env, path, OnDisk::new(path)).await
     }
 
-    /// The same on anything that redb can write to, such as the disk of a simulation; `name` stands for it in errors.
-    pub async fn open_on<B: StorageBackend>(
-        env: &Env,
-        name: &Path,
-        medium: impl Fn() -> B + Send + Sync + 'static,
-    ) -> Result<Self, Error> {
-        let reopen = move |name: &Path| {
-            let made = make(|builder| builder.create_with_backend(medium()));
-            made.map_err(|failure| failure.explain("open", name).0)
-        };
-        Self::open_by(env, name, reopen).await
-    }
-
-    async fn open_by(
-        env: &Env,
-        path: &Path,
-        reopen: impl Fn(&Path) -> Result<Database, Error> + Send + Sync + 'static,
-    ) -> Result<Self, Error> {
-        let path = path.to_owned();
+    /// The same on any medium, such as the disk of a simulation; `name` stands for it in errors.
+    pub async fn open_on(env: &Env, name: &Path, medium: impl Medium) -> Result<Self, Error> {
+        let path = name.to_owned();
+        let reopen: Reopen = Box::new(move |path| open(&medium).map_err(|failure| failure.explain("open", path).0));
         let inner = env
             .blocking(move || {
                 let database = reopen(&path)?;
                 Ok(Inner {
                     path,
-                    reopen: Box::new(reopen),
+                    reopen,
                     database: RwLock::new(Some(Arc::new(database))),
                     writer: Mutex::new(()),
                     changes: broadcast::channel(CHANGES_MAX).0,
@@ -245,31 +235,23 @@ fn versioned((version, value): (u64, &[u8])) -> Versioned {
     Versioned { version: Revision(version), value: value.to_vec() }
 }
 
-fn open(path: &Path) -> Result<Database, Error> {
-    let io = |action| move |error: io::Error| explain(action, path, redb::Error::Io(error)).0;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(io("make the directory of"))?;
-    // It holds the operations' tokens: for this user's eyes only.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(io("open"))?;
-    let database = make(|builder| builder.create_file(file)).map_err(|failure| failure.explain("open", path).0)?;
-    // A new file's name is durable only once its directory is.
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("open"))?;
-    Ok(database)
-}
-
-fn make(create: impl FnOnce(&Builder) -> Result<Database, DatabaseError>) -> Result<Database, Failure> {
+/// Opens what is there, or makes it. A new store is whole before it has its name: a process that dies while it makes one leaves
+/// nothing that the next could take for a damaged store.
+fn open(medium: &impl Medium) -> Result<Database, Failure> {
     catch(|| {
-        let database = create(Builder::new().set_cache_size(CACHE_BYTES))?;
-        prepare(&database)?;
+        if let Some(file) = medium.open()? {
+            return begin(file);
+        }
+        let database = begin(medium.make()?)?;
+        medium.put_in_place()?;
         Ok(database)
     })
+}
+
+fn begin(file: impl StorageBackend) -> Result<Database, Failure> {
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file)?;
+    prepare(&database)?;
+    Ok(database)
 }
 
 /// Make the tables, or see that they are ours.

@@ -76,6 +76,22 @@ async fn a_copys_mark_may_go_wrong() {
     }
 }
 
+/// Found by the simulation: a source agent that is restarted forgets the mark of a copy, and nobody told it again for ten
+/// minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copys_mark_that_is_forgotten_is_taken_again() {
+    let cluster = Cluster::start().await;
+    let id = cluster.start_copy("shop").await;
+    cluster.ready(&id).await;
+    cluster.world.lock().hold_markers = true;
+    cluster.complete(&id).await;
+    cluster.until_called("source.Mark").await;
+    cluster.world.lose_markers();
+    let ended = cluster.succeeded(&id).await;
+    assert_eq!((ended.attempt, cluster.world.calls_of("source.Mark")), (1, 2));
+    cluster.assert_clean();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_ending_is_shown_and_repeated() {
     let cluster = Cluster::start().await;

@@ -165,3 +165,23 @@ async fn a_full_disk_says_so_and_is_got_over() {
     store.commit(put("after", "x")).await.unwrap();
     assert_eq!(store.get("after").await.unwrap().unwrap().value, b"x");
 }
+
+/// A process that dies while it makes its store, wherever that is, leaves nothing that hinders the next. Found by the simulation.
+#[tokio::test]
+async fn a_store_half_made_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let half = dir.path().join("store.redb.new");
+    let whole = {
+        drop(RedbStore::open(&Env::real(), &path).await.unwrap());
+        std::fs::read(&path).unwrap()
+    };
+    for len in [0, 1, 9, 512, whole.len() / 2, whole.len()] {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&half, &whole[..len]).unwrap();
+        let store = RedbStore::open(&Env::real(), &path).await.unwrap();
+        store.commit(Txn::default().put("k", b"v".to_vec())).await.unwrap();
+        drop(store);
+        assert!(path.exists() && !half.exists(), "{len}");
+    }
+}

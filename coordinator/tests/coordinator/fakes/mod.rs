@@ -115,6 +115,13 @@ impl World {
         state.deliver();
     }
 
+    /// The source agent is restarted before the marker is on its way.
+    pub fn lose_markers(&self) {
+        let mut state = self.lock();
+        state.hold_markers = false;
+        state.markers.clear();
+    }
+
     pub fn put_database(&self, instance: &str, database: &str) {
         self.lock().databases.insert((instance.to_owned(), database.to_owned()), true);
     }
