@@ -6,7 +6,9 @@ use crate::{
     world::{COORDINATOR, DEST, PORT, SOURCE, World},
 };
 use coordinator::{
-    Coordinator,
+    Config, Coordinator,
+    auth::AuthConfig,
+    config::StoreAddress,
     store::{self, InstanceRecord, RedbStore},
 };
 use handover::InstanceName;
@@ -63,7 +65,13 @@ pub async fn coordinator(world: Arc<World>) -> turmoil::Result {
         }
     };
     let instances = vec![record("west", address(SOURCE), String::new()), record("east", String::new(), address(DEST))];
-    let coordinator = Coordinator::over(env, None, world.limits.clone(), instances, Arc::new(store));
+    let config = Config {
+        store: StoreAddress::Redb("store".into()),
+        limits: world.limits.clone(),
+        instances,
+        auth: AuthConfig::default(),
+    };
+    let coordinator = Coordinator::over(env, None, config, Arc::new(store)).await?;
     let ended = coordinator.run(listener, process.shutdown.clone()).await;
     process.note(format_args!("{COORDINATOR} ends: {:?}", ended.err().map(|error| error.to_string())));
     Ok(())

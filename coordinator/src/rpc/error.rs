@@ -9,8 +9,7 @@ use tonic::{Code, Status};
 
 use crate::{
     admission::Found,
-    adopt,
-    agents,
+    adopt, agents,
     auth::{Missing, Refused},
     store,
 };
