@@ -224,7 +224,9 @@ impl User<'_> {
         self.world.completes();
         let operations = Some(selector(id));
         let request = v1::CompleteOperationRequest { operations, max_freeze_ms, grace_ms: 0 };
-        let _ = ask!(client.clone().complete_operation(request));
+        if let Err(why) = ask!(client.clone().complete_operation(request)) {
+            self.say(format_args!("not completed: {}", why.as_ref().map_or("no answer".to_owned(), describe)));
+        }
     }
 
     async fn explain(&self, client: &Client, id: &str) {

@@ -45,10 +45,14 @@ impl Session {
     /// Sends the destination the coordinator's Abort when the coordinator has been silent for too long.
     pub(super) async fn watch_fence(self: Arc<Self>) {
         let mut interval = self.shared.env.interval(LOOK);
+        let patience = self.shared.settings.fence_timeout;
+        let mut asked: Option<Duration> = None;
         loop {
             interval.tick().await;
             let Some(attempt) = self.role().await.in_doubt() else { continue };
-            if self.silence() < self.shared.settings.fence_timeout {
+            // One question a fence timeout: an answer that leaves it fenced does not change by asking again at once.
+            let since = asked.map_or(Duration::MAX, |at| self.shared.env.monotonic().saturating_sub(at));
+            if self.silence().min(since) < patience {
                 continue;
             }
             tracing::warn!(operation = %self.operation, attempt = attempt.0, "no word from the coordinator: ask the destination");
@@ -60,8 +64,7 @@ impl Session {
                 tracing::warn!(operation = %self.operation, attempt = attempt.0,
                     error = %service::status::chain(&error), "ask the destination about a fence: stay fenced");
             }
-            // One question a fence timeout: an answer that leaves it fenced does not change by asking again at once.
-            self.hear();
+            asked = Some(self.shared.env.monotonic());
         }
     }
 

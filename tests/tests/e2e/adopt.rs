@@ -145,6 +145,29 @@ fn what_had_flipped_is_finished() {
     assert_eq!(remembered(&cluster), 0);
 }
 
+/// A closed source that asks the destination now and then hears no coordinator by that.
+#[test]
+fn a_source_that_asks_the_destination_does_not_hold_up_the_adoption() {
+    // Shorter than the silence that an adoption waits for.
+    let cluster = Cluster::builder().flag("source", "--fence-timeout=8").start();
+    content::filled(&cluster.west().database("shop.db"), 1);
+    let op = cluster.start_move("shop.db");
+    op.until_ready();
+    lose_the_store(&cluster);
+    let (operation, version, attempt) = (op.id.clone(), 1 << 40, 1);
+    let fence = v1::FenceRequest { operation: operation.clone(), version, attempt, grace_ms: 100 };
+    cluster.call(cluster.source_agent("west").fence(fence)).expect("the source is closed");
+    let promote = v1::PromoteRequest { operation, version, attempt, wait_ms: 5000 };
+    cluster.call(cluster.dest_agent("east").promote(promote)).expect("the destination is open");
+
+    cluster.restart(Party::Coordinator);
+    let file = instances(&cluster);
+    adopt(&cluster, &["--instances", file.to_str().expect("a plain path")]);
+    assert_eq!(op.until_ended().state(), State::Succeeded);
+    assert!(cluster.west().is_tombstone("shop.db"));
+    assert_eq!(remembered(&cluster), 0);
+}
+
 fn content_of(cluster: &Cluster, instance: &str) -> Vec<ledger::driver::TableHash> {
     cluster.place(instance).content("shop.db")
 }
