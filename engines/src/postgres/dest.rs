@@ -48,13 +48,17 @@ use handover::{
 };
 use memo::Memo;
 use replica::Replica;
+use sessions::Sessions;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Seed lanes that a source opens by default, and sessions for records, the store and small work.
 const OTHER_CONNECTIONS: usize = 10;
+
+/// Sessions with the maintenance database are for this.
+const PURPOSE: &str = "dest database";
 
 /// The destination half of the PostgreSQL engine for one server.
 pub struct PostgresDest {
@@ -67,8 +71,8 @@ pub struct PostgresDest {
 struct Shared {
     config: PostgresConfig,
     store: Store,
-    /// A session with the maintenance database, made before it is needed in a hurry.
-    ahead: Mutex<Option<Sql>>,
+    /// Sessions with the maintenance database that were made before they are needed in a hurry.
+    hurried: Sessions,
 }
 
 /// Connections that one operation uses at its peak.
@@ -79,30 +83,13 @@ fn connections_max(config: &PostgresConfig) -> usize {
 impl Shared {
     /// A session with the maintenance database.
     async fn maintenance(&self) -> Result<Sql> {
-        Sql::connect(&self.config, self.config.maintenance(), "dest database").await
+        Sql::connect(&self.config, self.config.maintenance(), PURPOSE).await
     }
 
     /// Makes one for whoever is in a hurry later.
     async fn connect_ahead(&self) -> Result<()> {
-        let there = self.ahead().as_ref().is_some_and(|sql| !sql.is_closed());
-        if !there {
-            let sql = self.maintenance().await?;
-            *self.ahead() = Some(sql);
-        }
+        self.hurried.give_back(self.hurried.take().await?);
         Ok(())
-    }
-
-    /// The one that was made ahead, or a new one.
-    async fn maintenance_at_once(&self) -> Result<Sql> {
-        let ahead = self.ahead().take();
-        match ahead {
-            Some(sql) if !sql.is_closed() => Ok(sql),
-            _ => self.maintenance().await,
-        }
-    }
-
-    fn ahead(&self) -> MutexGuard<'_, Option<Sql>> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,7 +97,8 @@ impl PostgresDest {
     /// The destination half for the server of `config`. Touches nothing yet.
     pub fn new(config: PostgresConfig, _: Arc<dyn Host>) -> Self {
         let store = Store::new(config.clone(), Half::Dest);
-        Self { shared: Arc::new(Shared { config, store, ahead: Mutex::default() }), open: Mutex::default() }
+        let hurried = Sessions::new(&config, config.maintenance(), PURPOSE, String::new());
+        Self { shared: Arc::new(Shared { config, store, hurried }), open: Mutex::default() }
     }
 
     fn take_open(&self, operation: &OperationId) -> Option<Replica> {

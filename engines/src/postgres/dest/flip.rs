@@ -25,7 +25,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
     let began = Instant::now();
     // First of all: an agent that was taken over ends nobody's session.
-    let (memo, sql) = tokio::join!(shared.store.memo(&role.operation), shared.maintenance_at_once());
+    let (memo, sql) = tokio::join!(shared.store.memo(&role.operation), shared.hurried.take());
     let memo: Option<Memo> = memo?;
     let memo = memo.ok_or_else(|| Error::Misuse("nothing was prepared that could be promoted".to_owned()))?;
     if memo.opened {

@@ -1,4 +1,4 @@
-//! Sessions with a replica that are used again.
+//! Sessions that are used again.
 
 use super::super::{config::PostgresConfig, sql::Sql};
 use crate::Result;
@@ -40,7 +40,7 @@ impl Sessions {
     pub(super) async fn connect(&self) -> Result<Sql> {
         let sql = Sql::connect(&self.config, &self.database, self.purpose).await?;
         if !self.prepare.is_empty() {
-            sql.run("prepare a session with the replica", &self.prepare).await?;
+            sql.run("prepare a session", &self.prepare).await?;
         }
         Ok(sql)
     }
