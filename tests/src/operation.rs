@@ -135,6 +135,12 @@ impl Op<'_> {
         self.until(State::ReadyForCompletion)
     }
 
+    /// The same, for one that has much to seed or to catch up with.
+    #[track_caller]
+    pub fn until_ready_within(&self, patience: Duration) -> Operation {
+        self.until_it_within("readiness", patience, |op| op.state() == State::ReadyForCompletion)
+    }
+
     /// Waits until it has ended, however.
     #[track_caller]
     pub fn until_ended(&self) -> Operation {

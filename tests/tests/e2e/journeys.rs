@@ -231,9 +231,9 @@ fn move_big(mb: u64) {
     let mut application = cluster.application("big.db").restless().with(|o| o.vacuum_every = 2500).start();
 
     let op = cluster.start_move("big.db");
-    op.until_it_within("ready", std::time::Duration::from_secs(600), |op| op.state() == State::ReadyForCompletion);
+    op.until_ready_within(std::time::Duration::from_secs(600));
     application.until_more_commits(2000);
-    op.until_it_within("ready", std::time::Duration::from_secs(600), |op| op.state() == State::ReadyForCompletion);
+    op.until_ready_within(std::time::Duration::from_secs(600));
     op.complete();
     op.until_succeeded();
     application.until_commits_at(&cluster.east().database("big.db"), 500);

@@ -255,15 +255,13 @@ impl Reader<'_> {
 
     /// Waits until much has come, or for a few milliseconds.
     async fn wait_for_much(&mut self) -> Result<()> {
-        if !self.channel.low_water(LOW_WATER_BYTES) {
-            // The kernel cannot do it for a UNIX socket: collect by sleeping.
+        if !self.channel.collects() {
+            // A UNIX socket: collect by sleeping.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let filled = tokio::time::timeout(LOW_WATER_TIME, self.channel.fill(WHAT, READ_BYTES)).await;
-        let mut came = filled.unwrap_or(Ok(0))?;
+        let mut came = self.channel.fill_much(WHAT, READ_BYTES, LOW_WATER_BYTES, LOW_WATER_TIME).await?;
         if came == 0 {
             // Nobody waits longer than this for what is there.
-            self.channel.low_water(1);
             let rest = tokio::time::timeout(Duration::from_millis(1), self.channel.fill(WHAT, READ_BYTES)).await;
             came = rest.unwrap_or(Ok(0))?;
         }
@@ -272,8 +270,6 @@ impl Reader<'_> {
         // A walsender that has to share its processor pauses too.
         if came == 0 || self.idle_rounds >= IDLE_ROUNDS {
             (self.backlogged, self.idle_rounds, self.short) = (false, 0, (0, Instant::now()));
-            // The last that came may have been there already when the mark was raised.
-            self.channel.low_water(1);
         }
         Ok(())
     }

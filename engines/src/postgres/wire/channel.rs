@@ -3,7 +3,7 @@
 use super::{broken, failure::ServerError, low_water, stream::Stream};
 use crate::{Error, Result};
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
-use std::{future::Future as _, io, pin::pin, task::Poll};
+use std::{future::Future as _, io, pin::pin, task::Poll, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What a read asks the kernel for, at least, when nobody said how much will come.
@@ -171,9 +171,24 @@ impl Channel {
         }
     }
 
-    /// Lets the kernel collect so many bytes before it wakes us; answers whether it can: it does so for TCP only.
-    pub(crate) fn low_water(&self, bytes: u32) -> bool {
-        self.stream.tcp().is_some_and(|socket| low_water::set(socket, bytes).is_ok())
+    /// Whether the kernel can collect bytes before it wakes us: it does so for TCP only.
+    pub(crate) fn collects(&self) -> bool {
+        self.stream.tcp().is_some()
+    }
+
+    /// Waits as [`Channel::fill`] does, but lets the kernel collect `bytes` before it wakes us, for `time` at most: then it answers
+    /// 0, and what has come is for the next call.
+    pub(crate) async fn fill_much(&mut self, what: &str, room: usize, bytes: u32, time: Duration) -> Result<usize> {
+        self.low_water(bytes);
+        let filled = tokio::time::timeout(time, self.fill(what, room)).await;
+        // The last that comes may be less.
+        self.low_water(1);
+        filled.unwrap_or(Ok(0))
+    }
+
+    /// Where it cannot be set every byte wakes us, which is slow and not wrong.
+    fn low_water(&self, bytes: u32) {
+        let _ = self.stream.tcp().map(|socket| low_water::set(socket, bytes));
     }
 
     /// The reason why the connection is lost: the server's last words, if there are any.

@@ -42,21 +42,15 @@ impl Wire {
         let binary = self.start_copy(what, statement, b'H').await?;
         self.state = State::CopyOut { binary, started: false, of_row: 0 };
         what.clone_into(&mut self.copying);
-        self.channel.low_water(LOW_WATER_BYTES);
         Ok(())
     }
 
     /// Waits for much of a COPY, or for what comes of it in a short time.
     async fn fill_much(&mut self, what: &str, room: usize) -> Result<()> {
-        match tokio::time::timeout(LOW_WATER_TIME, self.channel.fill(what, room)).await {
-            Ok(filled) => filled.map(drop),
-            Err(_) => {
-                self.channel.low_water(1);
-                self.channel.fill(what, room).await?;
-                self.channel.low_water(LOW_WATER_BYTES);
-                Ok(())
-            }
+        if self.channel.fill_much(what, room, LOW_WATER_BYTES, LOW_WATER_TIME).await? == 0 {
+            self.channel.fill(what, room).await?;
         }
+        Ok(())
     }
 
     /// The next rows: as many whole ones as make up `max` bytes; one that is larger comes alone. After the `last` chunk the
@@ -133,7 +127,6 @@ impl Wire {
                 b'E' => {
                     let error = ServerError::read(&read[from..at]).fatal(what)?;
                     bytes::Buf::advance(read, at);
-                    self.channel.low_water(1);
                     self.finish(what).await?;
                     return Err(error.into_error(what));
                 }
@@ -143,7 +136,6 @@ impl Wire {
         let mut chunk = self.channel.unread().split_to(at);
         chunk.truncate(end);
         if last {
-            self.channel.low_water(1);
             self.finish(what).await?;
         } else {
             self.state = State::CopyOut { binary, started, of_row: 0 };

@@ -1,7 +1,7 @@
 //! Rows and transactions that are large: they pass, and agents take no more memory for them than is promised.
 
 use super::cluster;
-use causeway_tests::{DEST, SOURCE, State};
+use causeway_tests::{DEST, SOURCE};
 
 /// Beside twice the largest row.
 const MEMORY_MAX_MIB: u64 = 192;
@@ -21,7 +21,7 @@ fn passes(row_mb: u64, rows: u64) {
     west.sql("large", &format!("INSERT INTO wide SELECT 1, 1, {body}"));
     west.sql("large", "INSERT INTO keyless SELECT 1, convert_to(body, 'UTF8') FROM wide");
     let op = cluster.start_move("large");
-    ready(&op);
+    op.until_ready_within(PATIENCE);
     west.sql("large", &format!("INSERT INTO many SELECT i, i FROM generate_series(1, {rows}) i"));
     west.sql("large", "BEGIN; UPDATE many SET v = v + 1 WHERE id % 2 = 0; DELETE FROM many WHERE id % 3 = 0; COMMIT");
     // One after the other in a transaction; unchanged; changed; moved to another key.
@@ -29,7 +29,7 @@ fn passes(row_mb: u64, rows: u64) {
     west.sql("large", "UPDATE wide SET n = 10 WHERE id = 1; UPDATE wide SET body = body || 'z' WHERE id = 2; UPDATE wide SET id = 4 WHERE id = 3");
     west.sql("large", "INSERT INTO keyless SELECT 2, body FROM keyless");
     let content = west.content("large");
-    ready(&op);
+    op.until_ready_within(PATIENCE);
     op.complete();
     op.until_it_within("the end", PATIENCE, causeway_tests::operation::ended);
     op.until_succeeded();
@@ -45,10 +45,6 @@ fn passes(row_mb: u64, rows: u64) {
 }
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(900);
-
-fn ready(op: &causeway_tests::Op<'_>) {
-    op.until_it_within("readiness", PATIENCE, |op| op.state() == State::ReadyForCompletion);
-}
 
 #[test]
 fn a_row_of_50_mb_and_a_transaction_of_half_a_million_rows_pass() {

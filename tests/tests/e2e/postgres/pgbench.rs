@@ -1,7 +1,7 @@
 //! A database of pgbench's, moved and copied while eight of its clients work, each keeping a ledger of what was acknowledged to it.
 
 use super::cluster;
-use causeway_tests::{Cluster, postgres::Instance};
+use causeway_tests::{Cluster, Kind, Op, operation::request, postgres::Instance};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -159,16 +159,20 @@ fn assert_kept(acknowledged: &Numbers, found: &Numbers) {
     }
 }
 
+/// An operation that is ready for completion, and the clients at the source, at work before, while and after it became so.
+fn ready(cluster: &Cluster, kind: Kind, scale: u32) -> (Op<'_>, Clients) {
+    make(cluster, scale);
+    let mut clients = Clients::start(cluster, "west", scale, 0);
+    clients.until_more(SOME);
+    let op = cluster.start(request(kind, &["bench"]));
+    op.until_ready_within(Duration::from_secs(900));
+    clients.until_more(SOME);
+    (op, clients)
+}
+
 fn moves(scale: u32) {
     let cluster = cluster();
-    make(&cluster, scale);
-    let mut clients = Clients::start(&cluster, "west", scale, 0);
-    clients.until_more(SOME);
-    let op = cluster.start_move("bench");
-    op.until_it_within("readiness", Duration::from_secs(900), |op| {
-        op.state() == causeway_tests::State::ReadyForCompletion
-    });
-    clients.until_more(SOME);
+    let (op, clients) = ready(&cluster, Kind::Move, scale);
     op.complete();
     op.until_succeeded();
     let east = cluster.postgres("east");
@@ -184,14 +188,7 @@ fn moves(scale: u32) {
 
 fn copies(scale: u32) {
     let cluster = cluster();
-    make(&cluster, scale);
-    let mut clients = Clients::start(&cluster, "west", scale, 0);
-    clients.until_more(SOME);
-    let op = cluster.start_copy("bench");
-    op.until_it_within("readiness", Duration::from_secs(900), |op| {
-        op.state() == causeway_tests::State::ReadyForCompletion
-    });
-    clients.until_more(SOME);
+    let (op, mut clients) = ready(&cluster, Kind::Copy, scale);
     let before = clients.acknowledged();
     op.complete();
     op.until_succeeded();
