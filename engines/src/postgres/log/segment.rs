@@ -77,6 +77,21 @@ impl Context {
             Message::Begin { .. } | Message::Relation { .. } | Message::Logical { .. } | Message::Other => Ok(None),
         }
     }
+
+    /// Goes on behind a message; answers the point there, if it moves on.
+    fn follow(&mut self, bytes: &[u8], message: &Message<'_>) -> Result<Option<Point>> {
+        let behind = self.behind(message)?;
+        match message {
+            Message::Begin { commit } => {
+                self.inside = Some(pgoutput::inside(*commit));
+                self.begin = Some(Bytes::copy_from_slice(bytes));
+            }
+            Message::Commit { .. } => self.inside = None,
+            Message::Relation { id, .. } => drop(self.relations.insert(*id, Bytes::copy_from_slice(bytes))),
+            _ => self.inside = behind.or(self.inside),
+        }
+        Ok(behind)
+    }
 }
 
 /// A piece in the making.
@@ -129,25 +144,17 @@ impl Builder {
     /// Takes a message in. Answers the markers of a transaction that it ends.
     pub(super) fn push(&mut self, context: &mut Context, bytes: &[u8]) -> Result<Vec<Marker>> {
         let message = pgoutput::read(bytes)?;
-        let behind = context.behind(&message)?;
+        let behind = context.follow(bytes, &message)?;
         let mut markers = Vec::new();
         match message {
-            Message::Begin { commit } => {
-                context.inside = Some(pgoutput::inside(commit));
-                context.begin = Some(Bytes::copy_from_slice(bytes));
-            }
             Message::Commit { end } => {
                 self.begin(context);
                 payload::put_message(&mut self.buffer, bytes);
                 let ended = |(prefix, content)| Marker { prefix, content, end };
                 markers.extend(context.pending.drain(..).map(ended));
-                context.inside = None;
                 self.transactions += 1;
             }
-            Message::Relation { id, .. } => {
-                context.relations.insert(id, Bytes::copy_from_slice(bytes));
-                self.described.remove(&id);
-            }
+            Message::Relation { id, .. } => drop(self.described.remove(&id)),
             Message::Row { relation, .. } => {
                 self.begin(context);
                 self.describe(context, relation)?;
@@ -169,9 +176,9 @@ impl Builder {
                 self.begin(context);
                 payload::put_message(&mut self.buffer, b"M");
             }
-            Message::Logical { transactional: false, .. } | Message::Other => {}
+            Message::Begin { .. } | Message::Logical { transactional: false, .. } | Message::Other => {}
         }
-        self.moved(context, behind);
+        self.moved(behind);
         Ok(markers)
     }
 
@@ -181,13 +188,13 @@ impl Builder {
         let Message::Row { relation, .. } = message else {
             return Err(Error::Internal("a large row that is none".to_owned()));
         };
-        let behind = context.behind(&message)?;
+        let behind = context.follow(head, &message)?;
         self.begin(context);
         self.describe(context, relation)?;
         let len_u32 = u32::try_from(len).map_err(|_| Error::Corrupt("a row of more than 4 GiB".to_owned()))?;
         self.buffer.reserve(len + 4);
         self.buffer.put_u32(len_u32);
-        self.moved(context, behind);
+        self.moved(behind);
         Ok(())
     }
 
@@ -197,13 +204,8 @@ impl Builder {
         RawBatch { from, to, payload: buffer.freeze(), transactions, seen_ms, markers }
     }
 
-    fn moved(&mut self, context: &mut Context, behind: Option<Point>) {
-        if let Some(point) = behind {
-            self.to = self.to.max(point);
-            if let Some(inside) = &mut context.inside {
-                *inside = point;
-            }
-        }
+    fn moved(&mut self, behind: Option<Point>) {
+        self.to = behind.map_or(self.to, |point| self.to.max(point));
     }
 
     fn begin(&mut self, context: &mut Context) {
@@ -230,36 +232,109 @@ pub(super) enum Cut {
     Bytes(usize),
 }
 
-/// Cuts a piece in two; either may be empty.
+/// Cuts a piece in two; either may be empty. The first one shares its bytes with the whole: a large row is in memory once.
 pub(super) fn cut(batch: &RawBatch, at: Cut) -> Result<(RawBatch, RawBatch)> {
     let mut context = Context::at(batch.from);
-    let mut head = Builder::new(batch.from);
+    let mut head = Head { to: batch.from, len: batch.payload.len().min(1), transactions: 0 };
     let mut tail: Option<Builder> = None;
+    let mut place = head.len;
     for message in payload::messages(batch.payload.get(1..).unwrap_or_default()) {
-        let message = message?;
-        if tail.is_none() && stops(at, &head, &context, &pgoutput::read(message)?)? {
+        let bytes = message?;
+        place += 4 + bytes.len();
+        let message = pgoutput::read(bytes)?;
+        if tail.is_none() && stops(at, batch.from, &head, &context, &message)? {
             tail = Some(Builder::new(head.to));
         }
-        tail.as_mut().unwrap_or(&mut head).push(&mut context, message)?;
+        if let Some(tail) = &mut tail {
+            tail.push(&mut context, bytes)?;
+        } else if let Some(behind) = context.follow(bytes, &message)? {
+            // A beginning or a description before what the second one begins with is not of the first.
+            context.begin = None;
+            head.transactions += u64::from(matches!(message, Message::Commit { .. }));
+            (head.to, head.len) = (head.to.max(behind), place);
+        }
     }
     let mut tail = tail.unwrap_or_else(|| Builder::new(head.to));
     // Without any change nothing tells the ends apart but the point itself.
     if let Cut::At(point) = at {
         let between = point.clamp(head.to, batch.to);
-        if point.index == 0 && tail.len() <= 1 && head.is_empty() {
+        if point.index == 0 && tail.is_empty() && head.len <= 1 {
             (head.to, tail.from) = (between, between);
         }
     }
     tail.to = tail.to.max(batch.to);
     let (before, after) = batch.markers.iter().cloned().partition(|marker| Point::at(marker.end) <= head.to);
-    Ok((head.seal(batch.seen_ms, before), tail.seal(batch.seen_ms, after)))
+    let head = RawBatch {
+        from: batch.from,
+        to: head.to,
+        payload: batch.payload.slice(..head.len),
+        transactions: head.transactions,
+        seen_ms: batch.seen_ms,
+        markers: before,
+    };
+    Ok((head, tail.seal(batch.seen_ms, after)))
 }
 
-fn stops(at: Cut, head: &Builder, context: &Context, message: &Message<'_>) -> Result<bool> {
+/// The first of two pieces: where it ends, in the log and among the bytes of the whole.
+struct Head {
+    to: Point,
+    len: usize,
+    transactions: u64,
+}
+
+fn stops(at: Cut, from: Point, head: &Head, context: &Context, message: &Message<'_>) -> Result<bool> {
     Ok(match (at, message) {
         (_, Message::Begin { .. } | Message::Relation { .. } | Message::Other) => false,
         (Cut::At(point), message) => context.behind(message)?.is_some_and(|behind| behind > point),
         (Cut::Bytes(_), Message::Commit { .. }) => false,
-        (Cut::Bytes(bytes), _) => head.len() >= bytes && head.to > head.from,
+        (Cut::Bytes(bytes), _) => head.len >= bytes && head.to > from,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transaction of rows of so many bytes.
+    fn transaction(rows: &[usize]) -> RawBatch {
+        let (mut builder, mut context) = (Builder::new(Point::at(Lsn(1))), Context::default());
+        let commit = [&b"C\0"[..], &100_u64.to_be_bytes(), &110_u64.to_be_bytes(), &[0; 8]].concat();
+        let mut messages = vec![
+            [&b"B"[..], &100_u64.to_be_bytes(), &[0; 12]].concat(),
+            b"R\0\0\0\x07public\0t\0d\0\x01\x01id\0\0\0\0\x19\xff\xff\xff\xff".to_vec(),
+        ];
+        messages.extend(rows.iter().map(|len| {
+            let head = [&b"I\0\0\0\x07N\0\x01t"[..], &u32::try_from(*len).expect("small").to_be_bytes()].concat();
+            [head, vec![b'x'; *len]].concat()
+        }));
+        messages.push(commit);
+        messages.iter().for_each(|message| drop(builder.push(&mut context, message).expect("whole")));
+        builder.seal(0, Vec::new())
+    }
+
+    #[test]
+    fn what_is_cut_off_in_front_is_not_copied() {
+        let batch = transaction(&[5000, 10, 10]);
+        let (head, tail) = cut(&batch, Cut::Bytes(100)).expect("whole");
+        assert_eq!(head.payload.as_ptr(), batch.payload.as_ptr());
+        assert_eq!((head.to.index, head.transactions, tail.transactions), (1, 0, 1));
+        assert_eq!((head.from, head.to, tail.to), (batch.from, tail.from, batch.to));
+        // A single large row with the end of its transaction stays as it is.
+        let batch = transaction(&[5000]);
+        let (head, tail) = cut(&batch, Cut::Bytes(100)).expect("whole");
+        assert_eq!((head.payload.as_ptr(), &head), (batch.payload.as_ptr(), &batch));
+        assert_eq!(tail.payload.len(), 1);
+    }
+
+    #[test]
+    fn what_is_cut_off_behind_begins_and_describes_anew() {
+        let batch = transaction(&[3, 4, 5]);
+        let point = Point { index: 1, ..pgoutput::inside(Lsn(100)) };
+        let (head, tail) = cut(&batch, Cut::At(point)).expect("whole");
+        assert_eq!((head.to, tail.from), (point, point));
+        let kinds = |batch: &RawBatch| -> Vec<u8> {
+            payload::messages(&batch.payload[1..]).map(|message| message.expect("whole")[0]).collect()
+        };
+        assert_eq!((kinds(&head), kinds(&tail)), (b"BRI".to_vec(), b"RIIC".to_vec()));
+    }
 }
