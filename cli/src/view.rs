@@ -93,6 +93,15 @@ mirror!(
         source_agent: String = m.source_agent.clone(),
         dest_agent: String = m.dest_agent.clone(),
         choices: Vec<Choice> = m.choices.iter().map(Choice::from).collect(),
+        waits: Vec<Wait> = m.waits.iter().map(Wait::from).collect(),
+    }
+);
+
+mirror!(
+    /// That an operation waits for somebody.
+    Wait of Wait as m {
+        whom: String = m.whom.clone(),
+        since: Option<Timestamp> = m.since.and_then(moment),
     }
 );
 

@@ -25,9 +25,12 @@ pub fn explanation(output: &Output, told: &Explanation, now: Timestamp) -> Strin
     text.push_str(&format!("\n{}\n", output.paint(Look::Strong, "Both agents")));
     paragraph(&mut text, "  ", &format!("source agent of {}: {}", operation.source, told.source_agent));
     paragraph(&mut text, "  ", &format!("destination agent of {}: {}", operation.destination, told.dest_agent));
-    if !operation.waiting_for.is_empty() {
+    if !told.waits.is_empty() {
         text.push_str(&format!("\n{}\n", output.paint(Look::Warn, "It waits for")));
-        operation.waiting_for.iter().for_each(|party| paragraph(&mut text, "  ", party));
+        for wait in &told.waits {
+            let since = wait.since.map(|since| format!(" (since {}, {} ago)", short(since), ago(now, since)));
+            paragraph(&mut text, "  ", &format!("{}{}", wait.whom, since.unwrap_or_default()));
+        }
     }
     text.push_str(&format!("\n{}\n", output.paint(Look::Strong, "What you can do")));
     for choice in &told.choices {

@@ -159,6 +159,10 @@ impl Coordinator for Fake {
                     is_override: true,
                 },
             ],
+            waits: vec![v1::Wait {
+                whom: "destination agent east: it does not answer".into(),
+                since: Some(prost_types::Timestamp { seconds: 1_700_000_060, nanos: 0 }),
+            }],
         }))
     }
 

@@ -193,6 +193,7 @@ async fn an_explanation_says_what_is_going_on_and_what_can_be_done() {
         "source agent of west: it is fenced",
         "destination agent of east: it does not answer: refused",
         "It waits for",
+        "  destination agent east: it does not answer (since 2023-11-14T22:14:20Z, ",
         "causeway operation force-unfence 0197-shop  (override, asks twice)",
         "Only if east is gone for ever.",
     ] {
@@ -201,6 +202,7 @@ async fn an_explanation_says_what_is_going_on_and_what_can_be_done() {
     let json = run(&fake, "operation explain 0197-shop -o json").await.exits(0).json();
     assert_eq!(json["operation"]["state"], "completing");
     assert_eq!(json["choices"][1]["is_override"], true);
+    assert_eq!(json["waits"][0]["since"], "2023-11-14T22:14:20Z");
     run(&fake, "operation explain 0197-unknown").await.exits(5);
 }
 

@@ -174,7 +174,7 @@ impl Performer {
 
     fn exceeded(&self, operation: &Operation, max: Duration, fenced: bool) -> Reason {
         let waiting = self.core.hub.view(&self.id).map(|view| view.waiting).unwrap_or_default();
-        let waiting: Vec<&str> = waiting.values().map(String::as_str).collect();
+        let waiting: Vec<&str> = waiting.values().map(|waiting| waiting.why.as_str()).collect();
         let why = if !waiting.is_empty() {
             format!("; it waits for {}", waiting.join(" and for "))
         } else if fenced {

@@ -16,8 +16,17 @@ pub struct View {
     pub stored: Arc<Stored>,
     /// How far it is; nothing until its agents were asked.
     pub progress: Option<Progress>,
-    /// For whom it waits, and why.
-    pub waiting: BTreeMap<Waiter, String>,
+    /// For whom it waits.
+    pub waiting: BTreeMap<Waiter, Waiting>,
+}
+
+/// That an operation waits for somebody.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// Who that is, and why.
+    pub why: String,
+    /// When it began, in milliseconds since 1970; it begins anew with the operation's next step, and with the process.
+    pub since_ms: i64,
 }
 
 /// An operation as one follows it.
@@ -155,11 +164,16 @@ impl Hub {
         }
     }
 
-    /// Show for whom an operation waits, or that it waits no more.
-    pub fn set_waiting(&self, id: &OperationId, whom: Waiter, why: Option<String>) {
+    /// Show for whom an operation waits at `now_ms`, or that it waits no more. Another reason does not begin the wait anew.
+    pub fn set_waiting(&self, id: &OperationId, whom: Waiter, why: Option<String>, now_ms: i64) {
         if let Some(entry) = self.lock().get(id) {
             entry.view.send_if_modified(|view| match why {
-                Some(why) => view.waiting.insert(whom, why.clone()) != Some(why),
+                Some(why) => {
+                    let waiting = view.waiting.entry(whom).or_insert(Waiting { why: String::new(), since_ms: now_ms });
+                    let other = waiting.why != why;
+                    waiting.why = why;
+                    other
+                }
                 None => view.waiting.remove(&whom).is_some(),
             });
         }
@@ -222,4 +236,34 @@ impl Default for Hub {
 /// What is being done for an operation: when it changes, what was waited for does not count any more.
 fn stage(stored: &Stored) -> Vec<handover::operation::Action> {
     handover::operation::actions(stored.operation())
+}
+
+#[cfg(test)]
+mod tests {
+    use handover::Kind;
+
+    use super::*;
+    use crate::{fixture, store::Record};
+
+    fn stored(version: u64, state: State) -> Stored {
+        Stored { version: CommandVersion(version), record: Record::new(fixture::operation(Kind::Move, state)) }
+    }
+
+    #[test]
+    fn a_wait_counts_from_its_first_refusal_in_a_step() {
+        let (hub, first) = (Hub::new(), stored(1, State::Preparing));
+        let id = first.id().clone();
+        hub.apply([first]);
+        let wait = |why: Option<&str>, now_ms| {
+            hub.set_waiting(&id, Waiter::Agent(Half::Dest), why.map(str::to_owned), now_ms);
+            let waiting = hub.view(&id).expect("it has not ended").waiting;
+            waiting.get(&Waiter::Agent(Half::Dest)).map(|waiting| (waiting.why.clone(), waiting.since_ms))
+        };
+        assert_eq!(wait(Some("refused"), 10), Some(("refused".to_owned(), 10)));
+        assert_eq!(wait(Some("no answer"), 20), Some(("no answer".to_owned(), 10)), "another reason, the same wait");
+        assert_eq!(wait(None, 30), None);
+        assert_eq!(wait(Some("refused"), 40), Some(("refused".to_owned(), 40)), "it answered meanwhile");
+        hub.apply([stored(2, State::Seeding)]);
+        assert_eq!(wait(Some("refused"), 50), Some(("refused".to_owned(), 50)), "for something else");
+    }
 }

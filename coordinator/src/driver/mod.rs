@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::{core::Core, store};
 
-pub use hub::{Following, Hub, View, Waiter};
+pub use hub::{Following, Hub, View, Waiter, Waiting};
 
 /// How long an operation rests after its task panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(1);

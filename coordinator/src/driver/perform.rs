@@ -144,7 +144,7 @@ impl Performer {
                         Ok(()) => return Performed::Changed,
                         Err(error) => {
                             tracing::error!(operation = %self.id, %error, "take the operation out of the queue");
-                            core.hub.set_waiting(&self.id, Waiter::Store, Some(error.to_string()));
+                            core.hub.set_waiting(&self.id, Waiter::Store, Some(error.to_string()), core.now_ms());
                         }
                     }
                 }
@@ -209,7 +209,7 @@ impl Performer {
 
     /// Show for which agent the operation waits, or that it waits no more.
     pub(super) fn waiting(&self, half: Half, why: Option<String>) {
-        self.core.hub.set_waiting(&self.id, Waiter::Agent(half), why);
+        self.core.hub.set_waiting(&self.id, Waiter::Agent(half), why, self.core.now_ms());
     }
 
     /// Give a command until it is obeyed or `judge` gives up. Each call gets the version to carry.

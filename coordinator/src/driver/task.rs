@@ -128,12 +128,13 @@ impl Task {
                 Ok(version) => {
                     log(self.stored.operation(), &record.operation);
                     self.stored = Stored { version, record };
-                    self.core.hub.set_waiting(&self.id, Waiter::Store, None);
+                    self.core.hub.set_waiting(&self.id, Waiter::Store, None, self.core.now_ms());
                     return;
                 }
                 Err(Error::Conflict { .. }) => {}
                 Err(error) => {
-                    self.core.hub.set_waiting(&self.id, Waiter::Store, Some(error.to_string()));
+                    let why = Some(error.to_string());
+                    self.core.hub.set_waiting(&self.id, Waiter::Store, why, self.core.now_ms());
                     tracing::error!(operation = %self.id, %error, "store the operation, trying again");
                     backoff.wait(&self.core.env).await;
                 }
@@ -164,7 +165,7 @@ async fn load(core: &Core, id: &OperationId) -> Option<Stored> {
         match core.records.operation(id).await {
             Ok(stored) => return stored,
             Err(error) => {
-                core.hub.set_waiting(id, Waiter::Store, Some(error.to_string()));
+                core.hub.set_waiting(id, Waiter::Store, Some(error.to_string()), core.now_ms());
                 tracing::error!(operation = %id, %error, "load the operation, trying again");
             }
         }

@@ -13,6 +13,7 @@ use crate::{
     agents,
     auth::Caller,
     core::Core,
+    driver::Waiting,
     explain::{self, Choice, Said, Sides},
     store::Stored,
 };
@@ -35,6 +36,7 @@ pub(super) async fn explain(
     let stored = select::one(core, &id).await?;
     let operation = stored.operation();
     let shown = wire::operation(core, &stored);
+    let waiting = core.hub.view(&id).map(|view| view.waiting).unwrap_or_default();
     let choices = explain::choices(operation, &sides, &shown.waiting_for, core.now_ms());
     Ok(v1::ExplainOperationResponse {
         summary: explain::summary(operation, shown.queue_place),
@@ -43,6 +45,7 @@ pub(super) async fn explain(
         source_agent: sides.source.words(),
         dest_agent: sides.dest.words(),
         choices: choices.into_iter().map(choice).collect(),
+        waits: waiting.into_values().map(wait).collect(),
         operation: Some(shown),
     })
 }
@@ -78,6 +81,10 @@ async fn sides(core: &Core, stored: &Stored) -> Sides {
         Some(Ok(Err(error))) => Said::Silent(error.to_string()),
     };
     Sides { source: said(source.ok()), dest: said(dest.ok()) }
+}
+
+fn wait(waiting: Waiting) -> v1::Wait {
+    v1::Wait { whom: waiting.why, since: Some(wire::timestamp(waiting.since_ms)) }
 }
 
 fn choice(choice: Choice) -> v1::Choice {

@@ -45,7 +45,9 @@ fn build(stored: &Stored, view: Option<&View>, place: u32) -> v1::Operation {
         queue_place: place,
         attempt: operation.attempt.0,
         reason: current_reason(operation).map(reason),
-        waiting_for: view.map(|view| view.waiting.values().cloned().collect()).unwrap_or_default(),
+        waiting_for: view
+            .map(|view| view.waiting.values().map(|waiting| waiting.why.clone()).collect())
+            .unwrap_or_default(),
         findings: operation
             .findings
             .iter()

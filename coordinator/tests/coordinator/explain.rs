@@ -43,7 +43,15 @@ async fn a_fence_without_a_destination_says_who_is_waited_for_and_what_helps() {
     assert!(commands(&told).contains(&format!("causeway operation force-unfence {id}").as_str()), "{told:?}");
     let since = told.since;
     assert!(since.is_some());
-    assert_eq!(explain(&cluster, &id).await.since, since, "waiting does not change since when");
+    let waits = told.waits;
+    assert!(waits.len() == 1 && waits[0].whom.starts_with("destination agent east"), "{waits:?}");
+    assert!(
+        waits[0].since.is_some_and(|at| since.is_some_and(|since| at.seconds >= since.seconds)),
+        "{waits:?} {since:?}"
+    );
+    let later = explain(&cluster, &id).await;
+    assert_eq!(later.since, since, "waiting does not change since when");
+    assert_eq!(later.waits[0].since, waits[0].since, "nor since when for whom");
 
     cluster.dest.up().await;
     cluster.cancelled(&id).await;

@@ -51,6 +51,7 @@ fn a_source_that_is_fenced_while_the_destination_is_away() {
             "source agent of west: it is fenced",
             "destination agent of east: it does not answer",
             "It waits for destination agent east",
+            "(since 20",
             "Start the destination agent of east again",
             "causeway operation force-unfence",
             "(override, asks twice)",
