@@ -1,10 +1,10 @@
 //! The agent's life: take the instance's lock, roll forward what is durable, serve until told to stop.
 
 use crate::{config::Settings, rpc, session::Registry};
-use agent::{Error, life};
+use agent::{Error, failpoint, life};
 use engines::{
     dest::DestEngine,
-    guard::{GuardedDest, Lost},
+    guard::{DEST_STEPS, GuardedDest, Lost},
 };
 use service::{Env, Shutdown, Tls, env::Listener, serve};
 use std::sync::Arc;
@@ -19,12 +19,13 @@ pub async fn run(
     settings: Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
+    let onlooker = failpoint::onlooker(&env, &DEST_STEPS)?;
     tracing::info!(instance = %settings.instance, engine = engine.name(), "wait for the destination lock of the instance");
     let Some(epoch) = life::lock(engine.take_over(), &shutdown).await? else {
         return Ok(());
     };
     let lost = Lost::default();
-    let engine: Arc<dyn DestEngine> = Arc::new(GuardedDest::new(engine, lost.clone()));
+    let engine: Arc<dyn DestEngine> = Arc::new(GuardedDest::new(engine, lost.clone(), onlooker));
     let registry = Registry::new(env.clone(), engine.clone(), settings, epoch, shutdown.clone());
 
     let living = async {

@@ -1,9 +1,9 @@
 //! The agent's life: take the instance's lock, take up the operations it knows, serve until told to stop.
 
 use crate::{config::Settings, rpc, session::Registry};
-use agent::{Error, life};
+use agent::{Error, failpoint, life};
 use engines::{
-    guard::{GuardedSource, Lost},
+    guard::{GuardedSource, Lost, SOURCE_STEPS},
     source::SourceEngine,
 };
 use service::{Env, Shutdown, Tls, dial::Dialer, env::Listener, serve};
@@ -19,12 +19,13 @@ pub async fn run(
     settings: Settings,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
+    let onlooker = failpoint::onlooker(&env, &SOURCE_STEPS)?;
     tracing::info!(instance = %settings.instance, engine = engine.name(), "wait for the source lock of the instance");
     let Some(epoch) = life::lock(engine.take_over(), &shutdown).await? else {
         return Ok(());
     };
     let lost = Lost::default();
-    let engine: Arc<dyn SourceEngine> = Arc::new(GuardedSource::new(engine, lost.clone()));
+    let engine: Arc<dyn SourceEngine> = Arc::new(GuardedSource::new(engine, lost.clone(), onlooker));
     let dialer = Dialer::new(env.clone(), tls.clone());
     let registry = Registry::new(env.clone(), engine.clone(), dialer, settings, epoch);
 

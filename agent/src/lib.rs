@@ -2,6 +2,7 @@
 //! lock, and what engines' errors are on the wire.
 
 pub mod config;
+pub mod failpoint;
 pub mod life;
 pub mod process;
 pub mod rpc;

@@ -15,6 +15,9 @@ pub enum Error {
     /// The settings are not enough for the engine.
     #[error(transparent)]
     Configuration(engines::Error),
+    /// A test armed failpoints that there are not.
+    #[error(transparent)]
+    Failpoints(#[from] service::failpoint::Error),
     /// Another agent took this half of the instance over. The process has to end without another write.
     #[error("end because another agent took over")]
     Superseded(#[source] engines::Error),

@@ -43,7 +43,7 @@ async fn start<A: Parser>(common: impl Fn(&A) -> &AgentArgs, live: impl AsyncFnO
         let code = match error {
             // At once: nothing more may be written by a process that has lost its lock.
             Error::Superseded(_) => EXIT_SUPERSEDED,
-            Error::Configuration(_) => 2,
+            Error::Configuration(_) | Error::Failpoints(_) => 2,
             Error::Engine(_) | Error::Serve(_) => 1,
         };
         let said = match &error {
@@ -51,7 +51,7 @@ async fn start<A: Parser>(common: impl Fn(&A) -> &AgentArgs, live: impl AsyncFnO
             Error::Configuration(cause) | Error::Engine(cause) => {
                 format!("{} ({}); {}", chain(&error), cause.code(), cause.remedy())
             }
-            Error::Superseded(_) | Error::Serve(_) => chain(&error),
+            Error::Superseded(_) | Error::Serve(_) | Error::Failpoints(_) => chain(&error),
         };
         fail_with::<A>(&said, code);
     }

@@ -6,6 +6,7 @@ use service::{
     Env, Shutdown, Tls,
     dial::{Dialer, Pool},
     env::Listener,
+    failpoint::{self, Failpoints},
     serve,
 };
 
@@ -17,7 +18,7 @@ use crate::{
     driver::{self, Hub},
     instances::Instances,
     retention, rpc,
-    store::{self, InstanceRecord, Records, RedbStore, Store},
+    store::{self, InstanceRecord, Records, RedbStore, Store, WithFailpoints},
 };
 
 /// A coordinator with its store open, ready to run.
@@ -39,6 +40,9 @@ pub enum Error {
     /// The files about callers.
     #[error(transparent)]
     Auth(#[from] auth::Error),
+    /// A test armed failpoints that there are not.
+    #[error(transparent)]
+    Failpoints(#[from] failpoint::Error),
     /// The server.
     #[error(transparent)]
     Serve(#[from] serve::Error),
@@ -50,7 +54,11 @@ impl Coordinator {
         let StoreAddress::Redb(path) = &config.store;
         let store = RedbStore::open(&env, path).await?;
         tracing::info!(store = %path.display(), "store open");
-        Self::over(env, tls, config, Arc::new(store)).await
+        let store: Arc<dyn Store> = match Failpoints::from_environment(&env, &store::STEPS)? {
+            Some(points) => Arc::new(WithFailpoints { inner: store, points }),
+            None => Arc::new(store),
+        };
+        Self::over(env, tls, config, store).await
     }
 
     /// A coordinator over a store that is open already, wherever that is.

@@ -16,6 +16,7 @@ pub mod serve;
 pub mod status;
 
 pub mod config;
+pub mod failpoint;
 pub mod memory;
 pub mod shutdown;
 pub mod telemetry;

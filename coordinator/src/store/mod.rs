@@ -4,6 +4,7 @@ mod codec;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod failpoints;
 mod record;
 mod records;
 mod redb;
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::redb::{Medium, RedbStore};
 pub use error::Error;
+pub use failpoints::STEPS;
+pub(crate) use failpoints::WithFailpoints;
 pub use record::{CutoverStart, Deed, Done, InstanceRecord, Record, RequestRecord, Stored};
 pub use records::{Creation, OperationChanges, Records};
 

@@ -19,7 +19,7 @@ use super::{Error, InstanceRecord, Page, Record, RequestRecord, Revision, Store,
 /// Entries read from the store at once.
 const PAGE: usize = 256;
 
-const OPERATIONS: &str = "op/";
+pub(super) const OPERATIONS: &str = "op/";
 const INSTANCES: &str = "instance/";
 const REQUESTS: &str = "request/";
 

@@ -1,6 +1,6 @@
 //! The destination half behind the guard.
 
-use super::Lost;
+use super::{Lost, Onlooker, Watch};
 use crate::{
     Result,
     dest::{DestEngine, DestReplica, Durable},
@@ -8,19 +8,38 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use handover::{CommandVersion, DatabaseName, Epoch, Finding, OperationId, Position, dest_role::DestRole};
+use handover::{CommandVersion, DatabaseName, Epoch, Finding, OperationId, Position, dest_role::{DestRole, Phase}};
 use std::sync::Arc;
+
+/// The steps of the protocol at this side, in the order in which an operation may come to them.
+pub const STEPS: [&str; 15] = [
+    "dest.prepare",
+    "dest.plan",
+    "dest.chunk",
+    "dest.log",
+    "dest.seed-done",
+    "dest.replica",
+    "dest.marker",
+    "dest.prepared",
+    "dest.aborted",
+    "dest.primary",
+    "dest.finish",
+    "dest.discarding",
+    "dest.discard",
+    "dest.discarded",
+    "dest.forget",
+];
 
 /// A destination engine behind the guard.
 pub struct GuardedDest {
     inner: Arc<dyn DestEngine>,
-    lost: Lost,
+    watch: Watch,
 }
 
 impl GuardedDest {
-    /// The guard of `inner`; a lost lock is told to `lost`.
-    pub fn new(inner: Arc<dyn DestEngine>, lost: Lost) -> Self {
-        Self { inner, lost }
+    /// The guard of `inner`; a lost lock is told to `lost`, steps to `onlooker`.
+    pub fn new(inner: Arc<dyn DestEngine>, lost: Lost, onlooker: Option<Arc<dyn Onlooker>>) -> Self {
+        Self { inner, watch: Watch { lost, onlooker } }
     }
 }
 
@@ -30,16 +49,16 @@ impl DestEngine for GuardedDest {
         self.inner.name()
     }
     async fn take_over(&self) -> Result<Epoch> {
-        self.lost.pass(self.inner.take_over().await).await
+        self.watch.pass(self.inner.take_over()).await
     }
     async fn heartbeat(&self) -> Result<()> {
-        self.lost.pass(self.inner.heartbeat().await).await
+        self.watch.pass(self.inner.heartbeat()).await
     }
     async fn databases(&self) -> Result<Vec<DatabaseInfo>> {
-        self.lost.pass(self.inner.databases().await).await
+        self.watch.pass(self.inner.databases()).await
     }
     async fn purge(&self, database: &DatabaseName) -> Result<()> {
-        self.lost.pass(self.inner.purge(database).await).await
+        self.watch.pass(self.inner.purge(database)).await
     }
     async fn preflight(
         &self,
@@ -47,71 +66,81 @@ impl DestEngine for GuardedDest {
         requirements: &Bytes,
         operation: Option<&OperationId>,
     ) -> Result<Vec<Finding>> {
-        self.lost.pass(self.inner.preflight(database, requirements, operation).await).await
+        self.watch.pass(self.inner.preflight(database, requirements, operation)).await
     }
     async fn roles(&self) -> Result<Vec<DestRole>> {
-        self.lost.pass(self.inner.roles().await).await
+        self.watch.pass(self.inner.roles()).await
     }
     async fn put_role(&self, role: &DestRole) -> Result<()> {
-        self.lost.pass(self.inner.put_role(role).await).await
+        let step = match role.phase {
+            // What Hello tells, the outcome of the hook, or a command's version: no step of its own.
+            Phase::Seeding | Phase::Primary { .. } => return self.watch.pass(self.inner.put_role(role)).await,
+            // The first attempt is 1: the floor is raised by Abort.
+            Phase::Replica if role.floor.0 > 0 => "dest.aborted",
+            Phase::Replica => "dest.replica",
+            Phase::Prepared { .. } => "dest.prepared",
+            Phase::Discarding => "dest.discarding",
+            Phase::Discarded => "dest.discarded",
+        };
+        self.watch.step(step, self.inner.put_role(role)).await
     }
     async fn remove_role(&self, operation: &OperationId, version: CommandVersion) -> Result<()> {
-        self.lost.pass(self.inner.remove_role(operation, version).await).await
+        self.watch.step("dest.forget", self.inner.remove_role(operation, version)).await
     }
     async fn watermark(&self) -> Result<CommandVersion> {
-        self.lost.pass(self.inner.watermark().await).await
+        self.watch.pass(self.inner.watermark()).await
     }
     async fn prepare(&self, role: &DestRole) -> Result<()> {
-        self.lost.pass(self.inner.prepare(role).await).await
+        self.watch.step("dest.prepare", self.inner.prepare(role)).await
     }
     async fn open(&self, role: &DestRole) -> Result<Arc<dyn DestReplica>> {
-        let inner = self.lost.pass(self.inner.open(role).await).await?;
-        Ok(Arc::new(Replica { inner, lost: self.lost.clone() }))
+        let inner = self.watch.pass(self.inner.open(role)).await?;
+        Ok(Arc::new(Replica { inner, watch: self.watch.clone() }))
     }
     async fn promote(&self, role: &DestRole) -> Result<()> {
-        self.lost.pass(self.inner.promote(role).await).await
+        self.watch.step("dest.primary", self.inner.promote(role)).await
     }
     async fn finish(&self, role: &DestRole) -> Result<()> {
-        self.lost.pass(self.inner.finish(role).await).await
+        self.watch.step("dest.finish", self.inner.finish(role)).await
     }
     async fn discard(&self, role: &DestRole) -> Result<()> {
-        self.lost.pass(self.inner.discard(role).await).await
+        self.watch.step("dest.discard", self.inner.discard(role)).await
     }
 }
 
 struct Replica {
     inner: Arc<dyn DestReplica>,
-    lost: Lost,
+    watch: Watch,
 }
 
 #[async_trait]
 impl DestReplica for Replica {
     async fn durable(&self) -> Result<Durable> {
-        self.lost.pass(self.inner.durable().await).await
+        self.watch.pass(self.inner.durable()).await
     }
     async fn plan(&self, plan: &Plan) -> Result<()> {
-        self.lost.pass(self.inner.plan(plan).await).await
+        self.watch.step("dest.plan", self.inner.plan(plan)).await
     }
     async fn digest(&self, part: u32, offset: u64, len: usize) -> Result<Bytes> {
-        self.lost.pass(self.inner.digest(part, offset, len).await).await
+        self.watch.pass(self.inner.digest(part, offset, len)).await
     }
     async fn chunk(&self, part: u32, offset: u64, payload: Bytes, next_offset: u64, last: bool) -> Result<()> {
-        self.lost.pass(self.inner.chunk(part, offset, payload, next_offset, last).await).await
+        self.watch.step("dest.chunk", self.inner.chunk(part, offset, payload, next_offset, last)).await
     }
     async fn sync(&self) -> Result<Durable> {
-        self.lost.pass(self.inner.sync().await).await
+        self.watch.pass(self.inner.sync()).await
     }
     async fn seed_done(&self) -> Result<()> {
-        self.lost.pass(self.inner.seed_done().await).await
+        self.watch.step("dest.seed-done", self.inner.seed_done()).await
     }
     async fn log(&self, batch: LogBatch) -> Result<()> {
-        self.lost.pass(self.inner.log(batch).await).await
+        self.watch.step("dest.log", self.inner.log(batch)).await
     }
     async fn prepare_marker(&self, position: &Position) -> Result<()> {
-        self.lost.pass(self.inner.prepare_marker(position).await).await
+        self.watch.step("dest.marker", self.inner.prepare_marker(position)).await
     }
     async fn settle(&self) -> Result<()> {
-        self.lost.pass(self.inner.settle().await).await
+        self.watch.pass(self.inner.settle()).await
     }
     async fn interrupt(&self) {
         self.inner.interrupt().await;

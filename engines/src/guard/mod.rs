@@ -1,15 +1,17 @@
 //! An engine as an agent sees it: one that never returns once another agent holds its lock.
 //!
 //! A process that lost its lock must neither answer nor write. Instead of trusting every call site to look for
-//! [`Error::Superseded`], the guards tell [`Lost`] and let the caller wait for ever; the agent then ends the process.
+//! [`Error::Superseded`], the guards tell [`Lost`] and let the caller wait for ever; the agent then ends the process. The
+//! guards also know which calls are steps of the protocol, and tell an [`Onlooker`] if there is one.
 
 mod dest;
 mod source;
 
-pub use dest::GuardedDest;
-pub use source::GuardedSource;
+pub use dest::{GuardedDest, STEPS as DEST_STEPS};
+pub use source::{GuardedSource, STEPS as SOURCE_STEPS};
 
 use crate::{Error, Result};
+use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -49,6 +51,41 @@ impl Lost {
     }
 }
 
+/// Somebody who is told before and after each step that makes something durable, and whom the engine waits for: tests that
+/// hurt a process at a certain point.
+#[async_trait]
+pub trait Onlooker: Send + Sync {
+    /// The step is about to begin.
+    async fn before(&self, step: &'static str);
+    /// It is durable; the caller does not know yet.
+    async fn after(&self, step: &'static str);
+}
+
+/// What the guards share: who is told what.
+#[derive(Clone)]
+struct Watch {
+    lost: Lost,
+    onlooker: Option<Arc<dyn Onlooker>>,
+}
+
+impl Watch {
+    /// A call that is no step of the protocol.
+    async fn pass<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        self.lost.pass(call.await).await
+    }
+
+    /// A call that is a step.
+    async fn step<T>(&self, step: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(onlooker) = &self.onlooker else { return self.pass(call).await };
+        onlooker.before(step).await;
+        let result = call.await;
+        if result.is_ok() {
+            onlooker.after(step).await;
+        }
+        self.lost.pass(result).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,7 +101,7 @@ mod tests {
         let instance = MemoryInstance::new();
         let lost = Lost::default();
         let inner = Arc::new(MemorySource::new(instance.clone(), Arc::new(RealHost)));
-        let engine = Arc::new(GuardedSource::new(inner, lost.clone()));
+        let engine = Arc::new(GuardedSource::new(inner, lost.clone(), None));
         engine.take_over().await.expect("the lock");
         instance.fail_next("heartbeat", Error::Busy("another matter".to_owned()));
         assert!(matches!(engine.heartbeat().await, Err(Error::Busy(_))), "other errors are the caller's");
