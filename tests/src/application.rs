@@ -114,6 +114,13 @@ impl Application {
         self.process.wait_for_fence(1, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
     }
 
+    /// Signals its process; with writers in processes of their own, those too.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let group = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let group = group.expect("a process id");
+        rustix::process::kill_process_group(group, signal).expect("signal a child that was not reaped");
+    }
+
     /// Ends it; what it says of its run.
     #[track_caller]
     pub fn finish(self) -> Summary {

@@ -35,6 +35,15 @@ impl Party {
         }
     }
 
+    /// What [`Builder::flag`] calls its kind.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Party::Coordinator => "coordinator",
+            Party::Source(_) => "source",
+            Party::Dest(_) => "dest",
+        }
+    }
+
     pub(crate) fn identity(self) -> String {
         match self {
             Party::Coordinator => "spiffe://causeway/coordinator".to_owned(),
@@ -70,6 +79,8 @@ pub struct Builder {
     pub(crate) base: Option<PathBuf>,
     pub(crate) engine: Engine,
     pub(crate) servers: Option<Options>,
+    pub(crate) env: Vec<(&'static str, String, String)>,
+    pub(crate) links: bool,
 }
 
 /// What the instances are.
@@ -95,6 +106,19 @@ impl Builder {
     /// A further flag for every process of a kind: "coordinator", "source" or "dest".
     pub fn flag(mut self, kind: &'static str, flag: impl Into<String>) -> Self {
         self.flags.entry(kind).or_default().push(flag.into());
+        self
+    }
+
+    /// A variable in the environment of every process of a kind: "coordinator", "source" or "dest".
+    pub fn env(mut self, kind: &'static str, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((kind, name.into(), value.into()));
+        self
+    }
+
+    /// Everybody reaches everybody over links that can be held up, cut and led elsewhere, as names in a real network are:
+    /// see [`crate::links::Links`].
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     binaries,
     builder::{Builder, COORDINATOR, Engine, Party, USER},
+    links::Links,
     place::Place,
     postgres::{self, Instance, Pair},
     server::{Launch, Server},
@@ -36,6 +37,7 @@ use tonic::{Response, Status, transport::Channel};
 pub struct Cluster {
     builder: Builder,
     servers: Mutex<BTreeMap<Party, Server>>,
+    links: Option<Links>,
     runtime: Runtime,
     dir: TempDir,
     /// The servers, if the instances are PostgreSQL. The last to go: the agents use them.
@@ -63,7 +65,8 @@ impl Cluster {
             (Engine::Postgres(..), Some(options)) => Some(Pair::own(options)),
             (Engine::Postgres(west, east), None) => Some(Pair::lease(west, east)),
         };
-        let cluster = Cluster { builder, servers: Mutex::default(), runtime, dir, pair };
+        let links = builder.links.then(|| Links::start(runtime.handle()));
+        let cluster = Cluster { builder, servers: Mutex::default(), links, runtime, dir, pair };
         cluster.set_up();
         cluster
     }
@@ -108,8 +111,24 @@ impl Cluster {
     pub fn database(&self, instance: &str, name: &str) -> PathBuf {
         match self.builder.engine {
             Engine::Sqlite => self.place(instance).database(name),
-            Engine::Postgres(..) => self.postgres(instance).place(name),
+            Engine::Postgres(..) => match &self.links {
+                Some(links) => {
+                    let port = links.to_server(instance).port();
+                    format!("postgres://{}@127.0.0.1:{port}/{name}", postgres::APPLICATION).into()
+                }
+                None => self.postgres(instance).place(name),
+            },
         }
+    }
+
+    /// The links between everybody, if the cluster was built with them.
+    pub fn links(&self) -> &Links {
+        self.links.as_ref().expect("the cluster was built with links")
+    }
+
+    /// What the instances are.
+    pub fn engine(&self) -> Engine {
+        self.builder.engine
     }
 
     /// Where the certificates lie.
@@ -122,9 +141,24 @@ impl Cluster {
         certs::issue_dev(&self.certs(), &[spec], Env::real().now()).expect("issue a certificate");
     }
 
-    /// `host:port` of a process.
+    /// `host:port` at which a process is found.
     pub fn address(&self, party: Party) -> String {
-        self.with(party, |server| server.address())
+        match &self.links {
+            Some(links) => links.to(party).address(),
+            None => self.with(party, |server| server.address()),
+        }
+    }
+
+    /// Another process takes a party's place and name; the one before.
+    pub fn replace(&self, party: Party, by: Server) -> Server {
+        self.links().lead_to(party, &by.address());
+        self.lock().insert(party, by).unwrap_or_else(|| panic!("{} is part of the cluster", party.name()))
+    }
+
+    /// Ends it after a failure: its servers may hold anything and are not used again.
+    pub fn abandon(mut self) {
+        self.lock().clear();
+        drop(self.pair.take());
     }
 
     /// Process id of a process.
@@ -262,8 +296,16 @@ impl Cluster {
             });
         }
         certs::issue_dev(&self.certs(), &specs, now).expect("issue the certificates");
+        if let (Some(links), Some(pair)) = (&self.links, &self.pair) {
+            pair.both().for_each(|(name, instance)| {
+                links.to_server(name).lead_to(format!("127.0.0.1:{}", instance.server().port()));
+            });
+        }
         for party in self.builder.parties() {
             let server = Server::start(self.launch(party));
+            if let Some(links) = &self.links {
+                links.lead_to(party, &server.address());
+            }
             self.lock().insert(party, server);
         }
         self.register("west");
@@ -278,14 +320,15 @@ impl Cluster {
             format!("--cert={}", certs.join(format!("{name}.pem")).display()),
             format!("--key={}", certs.join(format!("{name}-key.pem")).display()),
         ];
-        let (program, kind) = match party {
+        let kind = party.kind();
+        let program = match party {
             Party::Coordinator => {
                 args.push(format!("--store=redb:{}", self.store().display()));
                 // Twenty looks a second: the tests wait for what the coordinator sees.
                 args.push("--observe-every-ms=50".to_owned());
                 // And they look themselves, all as one user, as often as they can.
                 args.push("--requests-per-second=100000".to_owned());
-                ("causeway-coordinator", "coordinator")
+                "causeway-coordinator"
             }
             Party::Source(instance) | Party::Dest(instance) => {
                 args.push(format!("--instance={instance}"));
@@ -297,13 +340,20 @@ impl Cluster {
                     }
                     Engine::Postgres(..) => {
                         args.push("--engine=postgres".to_owned());
-                        args.push(format!("--postgres={}", self.postgres(instance).dsn()));
+                        let dsn = match &self.links {
+                            Some(links) => {
+                                let port = links.to_server(instance).port();
+                                format!("host=127.0.0.1 port={port} user=causeway dbname=postgres")
+                            }
+                            None => self.postgres(instance).dsn(),
+                        };
+                        args.push(format!("--postgres={dsn}"));
                         args.extend(matches!(party, Party::Source(_)).then(postgres::pg_dump));
                     }
                 }
                 match party {
-                    Party::Source(_) => ("causeway-agent-source", "source"),
-                    _ => ("causeway-agent-dest", "dest"),
+                    Party::Source(_) => "causeway-agent-source",
+                    _ => "causeway-agent-dest",
                 }
             }
         };
@@ -314,15 +364,19 @@ impl Cluster {
         }
         let site = self.builder.site_of(party);
         let (host, wrapper) = (site.host, site.wrapper);
-        Launch { program: binaries::path(program), args, wrapper, host, log: self.log(&name) }
+        let env = self.builder.env.iter().filter(|(of, ..)| *of == kind);
+        let env = env.map(|(_, name, value)| (name.clone(), value.clone())).collect();
+        Launch { program: binaries::path(program), args, wrapper, host, log: self.log(&name), env }
     }
 
     /// The instance as it is registered.
     pub fn instance(&self, name: &'static str) -> v1::Instance {
-        let address = |party| self.lock().get(&party).map(Server::address).unwrap_or_default();
+        let is_part = |party| self.lock().contains_key(&party);
+        let address = |party| if is_part(party) { self.address(party) } else { String::new() };
         let (source_agent, dest_agent) = (address(Party::Source(name)), address(Party::Dest(name)));
         let transfer_address = match (&self.builder.transfer_host, dest_agent.rsplit_once(':')) {
             (Some(host), Some((_, port))) => format!("{host}:{port}"),
+            (None, Some(_)) => self.links.as_ref().map(|links| links.transfer.address()).unwrap_or_default(),
             _ => String::new(),
         };
         let engine = match self.builder.engine {

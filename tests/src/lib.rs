@@ -8,10 +8,14 @@ pub mod binaries;
 pub mod builder;
 pub mod cluster;
 pub mod content;
+pub mod faults;
+pub mod links;
 pub mod network;
 pub mod operation;
+pub mod operator;
 pub mod place;
 pub mod postgres;
+pub mod proxy;
 pub mod server;
 pub mod wait;
 

@@ -13,7 +13,6 @@ use std::{
 #[derive(Debug)]
 pub struct Instance {
     server: Mutex<Server>,
-    dsn: String,
 }
 
 /// Two servers that nobody else uses: an agent holds the lock of its instance.
@@ -29,7 +28,7 @@ pub struct Pair {
 static IDLE: Mutex<Vec<Pair>> = Mutex::new(Vec::new());
 
 /// The account of the applications, which own their databases and are nothing else.
-const APPLICATION: &str = "app";
+pub(crate) const APPLICATION: &str = "app";
 
 impl Pair {
     /// An idle pair, or a new one.
@@ -90,8 +89,7 @@ impl Instance {
 
     fn start(options: Options) -> Self {
         let server = Server::start(options).unwrap_or_else(|e| panic!("start PostgreSQL: {e:?}"));
-        let dsn = server.dsn_as("causeway", "postgres");
-        Self { server: Mutex::new(server), dsn }
+        Self { server: Mutex::new(server) }
     }
 
     /// The server itself.
@@ -100,8 +98,8 @@ impl Instance {
     }
 
     /// The connection string of its agents.
-    pub fn dsn(&self) -> &str {
-        &self.dsn
+    pub fn dsn(&self) -> String {
+        self.server().dsn_as("causeway", "postgres")
     }
 
     /// Makes an empty database of the application's.
@@ -221,6 +219,16 @@ impl Instance {
     /// Starts it again.
     pub fn restart(&self) {
         self.server().restart().unwrap_or_else(|e| panic!("{e:?}"));
+    }
+
+    /// `kill -9`, and started again at another port.
+    pub fn restart_elsewhere(&self) {
+        self.server().restart_elsewhere().unwrap_or_else(|e| panic!("{e:?}"));
+    }
+
+    /// SIGSTOP or SIGCONT for every process of the server.
+    pub fn signal_all(&self, signal: rustix::process::Signal) {
+        self.server().signal_all(signal).unwrap_or_else(|e| panic!("{e:?}"));
     }
 
     /// `kill -9` of a server process that serves the walsender or whatever else matches; the server then restarts itself. False

@@ -25,6 +25,8 @@ pub struct Launch {
     pub host: String,
     /// The file that gets everything it says.
     pub log: PathBuf,
+    /// What is added to its environment.
+    pub env: Vec<(String, String)>,
 }
 
 /// A process that listens at an address it keeps over its restarts.
@@ -117,6 +119,7 @@ impl Server {
         let log = self.log();
         let mut child = Command::new(&words[0])
             .args(&words[1..])
+            .envs(self.launch.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.try_clone().expect("a second handle of the log"))

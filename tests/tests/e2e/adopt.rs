@@ -1,8 +1,8 @@
 //! The coordinator's store is lost entirely: a new one takes up what the agents remember.
 
-use crate::overrides::{causeway, causeway_at};
 use causeway_tests::{
     Cluster, DEST, Op, Party, SOURCE, State, content,
+    operator::{causeway, causeway_at},
     v1::{self, DescribeRequest},
     wait::{self, PATIENCE},
 };

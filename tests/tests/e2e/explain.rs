@@ -1,15 +1,9 @@
 //! `causeway operation explain` with real processes: what it says is true, and what it offers is taken.
 
-use crate::overrides::{causeway, done};
-use causeway_tests::{Cluster, DEST, Op, SOURCE, State, content};
-
-#[track_caller]
-fn explained(cluster: &Cluster, op: &Op<'_>) -> String {
-    let output = causeway(cluster, &["operation", "explain", &op.id]);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    // Paragraphs are broken where the terminal ends.
-    String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ")
-}
+use causeway_tests::{
+    Cluster, DEST, SOURCE, State, content,
+    operator::{done, explained},
+};
 
 #[track_caller]
 fn says(told: &str, words: &[&str]) {

@@ -9,6 +9,7 @@ mod clients;
 mod databases;
 mod endings;
 mod explain;
+mod faults;
 mod flip;
 mod journeys;
 mod kills;

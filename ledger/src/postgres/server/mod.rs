@@ -186,6 +186,33 @@ impl Server {
         self.run()
     }
 
+    /// The same at another port, as a server that is brought up elsewhere on the same files.
+    pub fn restart_elsewhere(&mut self) -> Result<(), ServerError> {
+        self.kill()?;
+        self.port = free_port()?;
+        make::configure(&self.options, &self.dir, self.port)?;
+        self.run()
+    }
+
+    /// Signals the postmaster and all its children, which have sessions of their own.
+    pub fn signal_all(&self, signal: Signal) -> Result<(), ServerError> {
+        self.signal(signal)?;
+        let Some(postmaster) = self.pid() else { return Ok(()) };
+        let entries = fs::read_dir("/proc").map_err(io("list the processes"))?;
+        for pid in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+            // "pid (name) state parent ...": the name may hold anything, a parenthesis too.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+            if parent == Some(postmaster)
+                && let Some(pid) = Pid::from_raw(pid)
+            {
+                // One that has ended by now needs no signal.
+                let _ = kill_process(pid, signal);
+            }
+        }
+        Ok(())
+    }
+
     /// Sets a parameter in its file, for the next start or reload.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ServerError> {
         self.options.settings.retain(|(known, _)| known != name);
