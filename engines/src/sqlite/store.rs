@@ -105,13 +105,15 @@ impl Store {
         }
     }
 
-    /// Gives a sign of life, then checks.
+    /// Gives a sign of life, then checks. Removes what agents left that were superseded while they were stopped, once they
+    /// have ended: their records may be of operations that ended since.
     pub fn beat(&self) -> Result<()> {
         let held = self.held()?;
         // Not durable: it is for those who live while this process does.
         let now = format!("{:>20}\n", self.host.monotonic().as_nanos());
         held.heartbeat.write_all_at(now.as_bytes(), 0).map_err(|e| Error::io("write the heartbeat", e))?;
-        self.check().map(|_| ())
+        self.check()?;
+        takeover::tidy(&self.home, held.epoch)
     }
 
     /// Whether the holder of an epoch other than ours may still be alive, stopped perhaps: then it may hold descriptors

@@ -127,9 +127,7 @@ fn complete(store: &Store, held: &Held) -> Result<bool> {
     if newest(&store.home)? != Some(held.epoch) {
         return Ok(false);
     }
-    for epoch in older {
-        remove_dead(&store.home.join(epoch.to_string()))?;
-    }
+    tidy(&store.home, held.epoch)?;
     for path in disk::list(&store.home)? {
         if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("claim-")) {
             remove_dead(&path)?;
@@ -149,6 +147,11 @@ fn copy(from: &Path, to: &Path) -> Result<CommandVersion> {
         }
     }
     read_watermark(from)
+}
+
+/// Removes the directories of dead holders of epochs before a complete one.
+pub(super) fn tidy(home: &Path, epoch: u64) -> Result<()> {
+    epochs(home)?.into_iter().filter(|older| *older < epoch).try_for_each(|older| remove_dead(&home.join(older.to_string())))
 }
 
 /// Removes a directory whose holder is dead.

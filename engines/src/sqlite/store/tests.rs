@@ -56,8 +56,12 @@ async fn a_stopped_holder_loses_the_lock_and_its_later_writes_count_for_nothing(
     assert_eq!(heir.records::<String>().expect("read"), ["before"]);
     assert_eq!(heir.watermark().expect("read"), CommandVersion(0));
 
+    heir.beat().expect("held");
+    assert!(heir.maybe_alive(Epoch(1)).expect("asked"), "its lock is not taken away from one that lives");
     drop(zombie);
     assert!(!heir.maybe_alive(Epoch(1)).expect("asked"));
+    heir.beat().expect("held");
+    assert!(!heir.home().join("1").exists(), "the records of one that has ended stay");
     drop(heir);
     let third = store(dir.path(), 60_000);
     assert_eq!(third.take_over().await.expect("taken"), Epoch(3));
