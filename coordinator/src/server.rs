@@ -55,7 +55,7 @@ impl Coordinator {
         let store = RedbStore::open(&env, path).await?;
         tracing::info!(store = %path.display(), "store open");
         let store: Arc<dyn Store> = match Failpoints::from_environment(&env, &store::STEPS)? {
-            Some(points) => Arc::new(WithFailpoints { inner: store, points }),
+            Some(points) => Arc::new(WithFailpoints { inner: Arc::new(store), points, env: env.clone() }),
             None => Arc::new(store),
         };
         Self::over(env, tls, config, store).await

@@ -1,7 +1,12 @@
 //! A store that waits before and after the commits that take an operation a step further, for tests of faults.
 
+use std::sync::Arc;
+
 use handover::operation::{CancelStep, CompletionStep, Operation, State};
-use service::failpoint::{Failpoints, Side};
+use service::{
+    Env,
+    failpoint::{Failpoints, Side},
+};
 
 use super::{Changes, Entry, Error, Page, Record, Revision, Store, Txn, Versioned, codec, records::OPERATIONS};
 
@@ -28,8 +33,9 @@ pub const STEPS: [&str; 17] = [
 
 /// The store itself, and the points that are armed.
 pub(crate) struct WithFailpoints<S> {
-    pub(crate) inner: S,
+    pub(crate) inner: Arc<S>,
     pub(crate) points: Failpoints,
+    pub(crate) env: Env,
 }
 
 /// The step that a commit is, if it is one.
@@ -75,10 +81,19 @@ impl<S: Store> Store for WithFailpoints<S> {
     }
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
         let Some(step) = step_of(&txn) else { return self.inner.commit(txn).await };
-        self.points.reach(step, Side::Before).await;
-        let revision = self.inner.commit(txn).await?;
-        self.points.reach(step, Side::After).await;
-        Ok(revision)
+        let (inner, points) = (self.inner.clone(), self.points.clone());
+        // Whoever watches the store hears of the commit at once, and may drop the one who made it: the wait goes on.
+        let committing = self.env.spawn("commit with failpoints", async move {
+            points.reach(step, Side::Before).await;
+            let revision = inner.commit(txn).await?;
+            points.reach(step, Side::After).await;
+            Ok(revision)
+        });
+        match committing.await {
+            Ok(result) => result,
+            // The runtime is shutting down: so shall we be.
+            Err(_) => std::future::pending().await,
+        }
     }
     fn watch(&self, prefix: &str) -> Changes {
         self.inner.watch(prefix)

@@ -55,9 +55,9 @@ impl Results {
         self.cells.insert(outcome.cell.options(), kept);
     }
 
-    /// Whether a cell has a green result of this commit.
-    pub fn is_green(&self, cell: &Cell, commit: &str) -> bool {
-        self.cells.get(&cell.options()).is_some_and(|kept| kept.wrong.is_none() && kept.commit == commit)
+    /// Whether a cell's last result is green.
+    pub fn is_green(&self, cell: &Cell) -> bool {
+        self.cells.get(&cell.options()).is_some_and(|kept| kept.wrong.is_none())
     }
 
     /// How many cells are green, red, and not run.

@@ -5,7 +5,7 @@ use super::What;
 use crate::{
     cluster::Cluster,
     operation::{Op, ended, request, story},
-    v1::{Kind, Operation, StartOperationRequest, State},
+    v1::{GetOperationRequest, Kind, Operation, StartOperationRequest, State},
 };
 use service::status::describe;
 use std::{
@@ -48,7 +48,7 @@ pub fn drive(cluster: &Cluster, wish: &Wish<'_>) -> Result<Seen, String> {
     let (mut completed_us, mut refused) = (0, String::new());
     let mut last = None;
     while Instant::now() < wish.deadline {
-        last = op.look().or(last);
+        last = look(cluster, &op).or(last);
         match &last {
             Some(operation) if ended(operation) => return Ok(Seen { operation: operation.clone(), completed_us }),
             Some(operation) if operation.state() == State::ReadyForCompletion => {
@@ -70,6 +70,12 @@ pub fn drive(cluster: &Cluster, wish: &Wish<'_>) -> Result<Seen, String> {
     }
     let story = last.as_ref().map(story).unwrap_or_default();
     Err(format!("it has not ended: {story} (the last refusal: {refused:?})"))
+}
+
+/// The operation as it is, if the coordinator tells: here it may fail in every way in which a connection can.
+fn look(cluster: &Cluster, op: &Op<'_>) -> Option<Operation> {
+    let request = GetOperationRequest { id: op.id.clone() };
+    cluster.call(cluster.coordinator().get_operation(request)).ok()?.operation
 }
 
 /// Starts it, as often as it takes: the request's id makes that one operation.
