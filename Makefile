@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint deny model simulation fuzz bench soak deps help
+.PHONY: build demo test lint deny model simulation faults fuzz bench soak deps help
 
 CARGO ?= cargo
 # For `make demo`: move or copy, and the database engine.
@@ -18,6 +18,8 @@ SEEDS ?= 2000
 SEED ?=
 # More for the simulation, such as SIMULATION_ARGS="--first 5000 --planted fence-leaks".
 SIMULATION_ARGS ?=
+# More for the faults, such as FAULTS_ARGS="--engine sqlite --point source.fence --victim source"; --help says all.
+FAULTS_ARGS ?=
 # For `make fuzz`: seconds each target runs.
 FUZZ_SECONDS ?= 60
 # More for the bench.
@@ -57,6 +59,12 @@ model:
 simulation:
 	$(CARGO) run --release --locked -p causeway-simulation -- \
 		$(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS)) $(SIMULATION_ARGS)
+
+## faults: every party of real clusters killed, stopped and moved at every step of the protocol; hours
+faults: deps
+	$(CARGO) build --release --locked $(PROGRAMS) --bins
+	$(CARGO) build --release --locked -p causeway-tests --bin causeway-faults
+	target/release/causeway-faults $(FAULTS_ARGS)
 
 ## fuzz: every decoder of foreign bytes, FUZZ_SECONDS (60) each
 fuzz:

@@ -39,7 +39,9 @@ pub enum Error {
         given: String,
     },
     /// No step of this process has the name.
-    #[error("{VARIABLE} names {point:?}, which is no point of this process; its steps are {steps}, each with .before and .after")]
+    #[error(
+        "{VARIABLE} names {point:?}, which is no point of this process; its steps are {steps}, each with .before and .after"
+    )]
     Point {
         /// What was given.
         point: String,
@@ -101,10 +103,13 @@ impl Failpoints {
         if let Some(wait) = wait {
             return self.env.sleep(*wait).await;
         }
-        while !self.env.blocking({
-            let go = go.clone();
-            move || go.exists()
-        }).await
+        while !self
+            .env
+            .blocking({
+                let go = go.clone();
+                move || go.exists()
+            })
+            .await
         {
             self.env.sleep(LOOK).await;
         }
@@ -163,7 +168,10 @@ mod tests {
         assert!(error("/tmp:source.fence.after=x").contains("is not DIR:POINT"));
         for wrong in ["source.fence", "source.fnece.after", "", "source.fence.after,dest.prepare.before"] {
             let error = error(&format!("/tmp:{wrong}"));
-            assert!(error.contains("is no point of this process; its steps are source.fence, source.fenced"), "{error}");
+            assert!(
+                error.contains("is no point of this process; its steps are source.fence, source.fenced"),
+                "{error}"
+            );
         }
     }
 }

@@ -109,7 +109,11 @@ fn chosen(args: &Args) -> Vec<Cell> {
                         && (args.fault.is_empty() || args.fault.contains(fault))
                 }
                 Cell::Drill { drill, .. } => {
-                    if args.drill.is_empty() { !narrowed } else { args.drill.contains(drill) }
+                    if args.drill.is_empty() {
+                        !narrowed
+                    } else {
+                        args.drill.contains(drill)
+                    }
                 }
             }
     };

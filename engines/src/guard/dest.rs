@@ -8,7 +8,10 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use handover::{CommandVersion, DatabaseName, Epoch, Finding, OperationId, Position, dest_role::{DestRole, Phase}};
+use handover::{
+    CommandVersion, DatabaseName, Epoch, Finding, OperationId, Position,
+    dest_role::{DestRole, Phase},
+};
 use std::sync::Arc;
 
 /// The steps of the protocol at this side, in the order in which an operation may come to them.

@@ -7,7 +7,10 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use handover::{Attempt, CommandVersion, DatabaseName, Epoch, Kind, OperationId, Position, source_role::{Phase, SourceRole}};
+use handover::{
+    Attempt, CommandVersion, DatabaseName, Epoch, Kind, OperationId, Position,
+    source_role::{Phase, SourceRole},
+};
 use std::{sync::Arc, time::Duration};
 
 /// The steps of the protocol at this side, in the order in which an operation may come to them.

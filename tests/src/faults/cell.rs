@@ -22,7 +22,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long an operation may take beside the time for which somebody is stopped: far above what it takes.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The cluster of a cell.
 pub struct Stage {
@@ -46,7 +46,12 @@ pub enum Red {
 
 impl Stage {
     /// Builds a cluster whose processes wait at these points, `process.step.side[=MS]`.
-    pub fn build(engine: Engine, stop: Duration, points: &[String], particular: impl FnOnce(Builder) -> Builder) -> Self {
+    pub fn build(
+        engine: Engine,
+        stop: Duration,
+        points: &[String],
+        particular: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("causeway-faults-").tempdir().expect("make a directory");
         // A third of the stop: who is stopped is away for longer than anybody waits.
         let third = (stop.as_secs() / 3).max(2);
@@ -54,7 +59,10 @@ impl Stage {
             .links()
             .flag("source", format!("--fence-timeout={third}"))
             .flag("source", "--takeover-after=3")
-            .flag("dest", "--takeover-after=3");
+            .flag("dest", "--takeover-after=3")
+            // Beside other cells on a busy machine a second of lag says nothing.
+            .flag("coordinator", "--ready-lag-ms=10000")
+            .flag("coordinator", "--behind-lag-ms=60000");
         if engine == Engine::Postgres {
             builder = builder.engine(builder::POSTGRES);
         }
@@ -157,7 +165,7 @@ fn play(stage: &Stage, point: Point, victim: Victim, fault: Fault) -> Result<(),
     };
     let seen: Seen = thread::scope(|scope| {
         let user = scope.spawn(|| caught(|| user::drive(&stage.cluster, &wish)).and_then(|seen| seen));
-        let reached = stage.until_reached(point.name, Duration::from_secs(60), || user.is_finished());
+        let reached = stage.until_reached(point.name, PATIENCE / 2, || user.is_finished());
         let struck = match reached {
             true => {
                 let go = || stage.go(point.name);

@@ -116,7 +116,10 @@ impl Stage {
             Drill::ServerAway => {
                 self.cluster.postgres("west").kill();
                 self.go(point);
-                self.says(op, &["east is primary and serves", "source agent of west", "It waits for source agent west"]);
+                self.says(
+                    op,
+                    &["east is primary and serves", "source agent of west", "It waits for source agent west"],
+                );
                 self.cluster.postgres("west").restart();
             }
             Drill::DestAway => {
@@ -164,9 +167,7 @@ impl Stage {
         self.cluster.kill(DEST);
         done(&self.cluster, op, &["force-unfence"]);
         application.until_more_commits(100);
-        op.until_it("waiting for the destination", |op| {
-            op.state() == State::Cancelling && !op.waiting_for.is_empty()
-        });
+        op.until_it("waiting for the destination", |op| op.state() == State::Cancelling && !op.waiting_for.is_empty());
         done(&self.cluster, op, &["forget", "--side", "dest"]);
         op.until_it("only the destination's record is left", |op| op.step.contains("records"));
         done(&self.cluster, op, &["forget", "--side", "dest"]);

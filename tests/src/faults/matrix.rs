@@ -195,12 +195,9 @@ impl Cell {
     /// The options that run it again.
     pub fn options(&self) -> String {
         match self {
-            Cell::Hurt { engine, point, victim, fault } => format!(
-                "--engine {} --point {} --victim {victim} --fault {}",
-                engine.name(),
-                point.name,
-                fault.name()
-            ),
+            Cell::Hurt { engine, point, victim, fault } => {
+                format!("--engine {} --point {} --victim {victim} --fault {}", engine.name(), point.name, fault.name())
+            }
             Cell::Drill { engine, drill } => format!("--engine {} --drill {}", engine.name(), drill.name()),
         }
     }
@@ -223,9 +220,9 @@ pub fn not_applicable(engine: Engine, victim: Victim, fault: Fault) -> Option<&'
         (_, Victim::Transfer | Victim::Control, Fault::Elsewhere) => {
             Some("a link is not started; that its ends are elsewhere is what the agents' and the coordinator's rows do")
         }
-        (Engine::Sqlite, Victim::West, Fault::Elsewhere) => {
-            Some("a SQLite instance is a directory, its only process is the application, and one elsewhere is another application")
-        }
+        (Engine::Sqlite, Victim::West, Fault::Elsewhere) => Some(
+            "a SQLite instance is a directory, its only process is the application, and one elsewhere is another application",
+        ),
         (Engine::Sqlite, Victim::East, _) => {
             Some("a SQLite instance is a directory, and before the flip no application has a process there")
         }
@@ -301,8 +298,14 @@ mod tests {
         let steps = engines::guard::SOURCE_STEPS.iter().chain(&engines::guard::DEST_STEPS);
         let steps = steps.chain(&coordinator::store::STEPS);
         let same_as_the_one_before = [
-            "source.fenced", "source.release", "source.released", "source.cleanup", "dest.replica", "dest.prepared",
-            "dest.discard", "dest.discarded",
+            "source.fenced",
+            "source.release",
+            "source.released",
+            "source.cleanup",
+            "dest.replica",
+            "dest.prepared",
+            "dest.discard",
+            "dest.discarded",
         ];
         let mut count = 0;
         for step in steps {

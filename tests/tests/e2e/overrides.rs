@@ -1,7 +1,7 @@
 //! What an operator can do when a side is gone for ever, with real processes, through the command line.
 
 use causeway_tests::{
-    Cluster, DEST, Op, SOURCE, State, Party, content,
+    Cluster, DEST, Op, Party, SOURCE, State, content,
     operator::{causeway, confirmed, done},
     v1::{self, Operation},
     wait,

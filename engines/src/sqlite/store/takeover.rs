@@ -151,7 +151,10 @@ fn copy(from: &Path, to: &Path) -> Result<CommandVersion> {
 
 /// Removes the directories of dead holders of epochs before a complete one.
 pub(super) fn tidy(home: &Path, epoch: u64) -> Result<()> {
-    epochs(home)?.into_iter().filter(|older| *older < epoch).try_for_each(|older| remove_dead(&home.join(older.to_string())))
+    epochs(home)?
+        .into_iter()
+        .filter(|older| *older < epoch)
+        .try_for_each(|older| remove_dead(&home.join(older.to_string())))
 }
 
 /// Removes a directory whose holder is dead.
