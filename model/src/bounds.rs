@@ -96,8 +96,8 @@ pub const SMALL_ONES: [&Bounds; 7] =
     [&SMALL, &SMALL_COPY, &SMALL_TAKEOVERS, &SMALL_START, &SMALL_TWO, &SMALL_RESTORE, &SMALL_LOSS];
 
 /// What `make model` explores: minutes.
-pub const ALL: [Bounds; 8] = [
-    Bounds { name: "move", about: "a move with four attempts", attempts: 4, ..SMALL },
+pub const ALL: [Bounds; 10] = [
+    Bounds { name: "move", about: "a move with three attempts", attempts: 3, ..SMALL },
     Bounds {
         name: "writes",
         about: "a move while clients write between its attempts",
@@ -122,38 +122,53 @@ pub const ALL: [Bounds; 8] = [
     },
     Bounds {
         name: "copy",
-        about: "a copy with a stale coordinator and superseded agents",
+        about: "a copy whose agents are each superseded while they sleep",
         kind: Kind::Copy,
         attempts: 2,
         writes: 2,
-        two_coordinators: true,
         source_takeovers: 1,
         dest_takeovers: 1,
         ..SMALL
     },
     Bounds {
-        name: "start",
-        about: "a move from its first command: the seed sent again, passing lag, a stale coordinator, a superseded destination",
-        from_start: true,
+        name: "copy-coordinators",
+        about: "three attempts of a copy with a stale coordinator, while clients write",
+        kind: Kind::Copy,
+        attempts: 3,
+        writes: 2,
         two_coordinators: true,
+        ..SMALL
+    },
+    Bounds {
+        name: "start",
+        about: "a move from its first command: the seed sent again, passing lag, a superseded destination",
+        from_start: true,
         dest_takeovers: 1,
         seeds_again: 1,
         lags: 1,
         ..SMALL
     },
     Bounds {
-        name: "restore",
-        about: "a move whose destination is restored from a backup",
-        attempts: 2,
+        name: "start-coordinators",
+        about: "a move from its first command: the seed sent again, a stale coordinator, a superseded destination",
+        from_start: true,
         two_coordinators: true,
+        dest_takeovers: 1,
+        seeds_again: 1,
+        ..SMALL
+    },
+    Bounds {
+        name: "restore",
+        about: "a move of two attempts whose destination is restored from a backup",
+        attempts: 2,
         restore: true,
         ..SMALL
     },
     Bounds {
         name: "loss",
-        about: "a move one of whose sides is lost for ever, with an operator's overrides",
+        about: "a move of two attempts one of whose sides is lost for ever, with an operator's overrides",
         attempts: 2,
-        two_coordinators: true,
+        writes: 0,
         loss: true,
         ..SMALL
     },
