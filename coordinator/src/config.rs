@@ -9,7 +9,7 @@ use service::config::{CommonArgs, Loaded};
 use crate::{
     agents::Timeouts,
     auth::{AuthArgs, AuthConfig},
-    store::InstanceRecord,
+    store::{InstanceRecord, etcd::EtcdAddress},
 };
 
 /// Takes requests to move and copy databases, and drives them to their end by commands to the agents.
@@ -20,7 +20,9 @@ pub struct Args {
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
     pub common: CommonArgs,
 
-    /// Where operations and instances are kept: redb:PATH, a file that is made if it does not exist
+    /// Where operations and instances are kept: redb:PATH, a file that is made if it does not exist; or, for several
+    /// coordinators of which one leads, etcd://HOST:PORT,HOST:PORT/PREFIX with the options ?ca=, cert=, key=, tls=off,
+    /// lease_seconds= and timeout_ms=
     #[arg(
         long,
         value_name = "STORE",
@@ -29,6 +31,14 @@ pub struct Args {
         help_heading = "Store"
     )]
     pub store: String,
+
+    /// Address by which the other coordinators reach this one, if it is not the one it listens at; with etcd only
+    #[arg(long, value_name = "HOST:PORT", env = "CAUSEWAY_ADVERTISE", help_heading = "Store")]
+    pub advertise: Option<String>,
+
+    /// Copy the store to another, which must be empty, and end; no coordinator may use either meanwhile
+    #[arg(long, value_name = "STORE", help_heading = "Store")]
+    pub copy_store_to: Option<String>,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become help text")]
@@ -126,6 +136,8 @@ pub struct Config {
 pub enum StoreAddress {
     /// A redb file.
     Redb(PathBuf),
+    /// An etcd, for several coordinators.
+    Etcd(EtcdAddress),
 }
 
 /// [`LimitArgs`] in the units the code uses.
@@ -167,10 +179,29 @@ pub struct Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not a store's address.
-    #[error("--store {given:?} is not a store: write redb:PATH, such as redb:/var/lib/causeway/coordinator.redb")]
+    #[error(
+        "{given:?} is not a store: write redb:PATH, such as redb:/var/lib/causeway/coordinator.redb, or \
+         etcd://host:port,host:port/prefix"
+    )]
     Store {
         /// What was given.
         given: String,
+    },
+    /// An etcd's address is wrong.
+    #[error("the store {given:?}: {reason}")]
+    Etcd {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An address for other coordinators that is none, or that nobody asks for.
+    #[error("--advertise {given:?}: {reason}")]
+    Advertise {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A threshold below the one it must exceed.
     #[error(
@@ -208,7 +239,18 @@ impl Config {
     pub fn from_loaded(loaded: &Loaded<Args>) -> Result<Self, Error> {
         let instances = loaded.section::<Vec<InstanceRecord>>(SECTIONS[0])?.unwrap_or_default();
         let auth = AuthConfig::new(&loaded.args.auth).map_err(Error::Auth)?;
-        Self::new(&loaded.args.store, &loaded.args.limits, instances, auth)
+        let mut config = Self::new(&loaded.args.store, &loaded.args.limits, instances, auth)?;
+        if let Some(given) = &loaded.args.advertise {
+            let wrong = |reason| Error::Advertise { given: given.clone(), reason };
+            let StoreAddress::Etcd(etcd) = &mut config.store else {
+                return Err(wrong(
+                    "it is for several coordinators, which need a store in etcd: drop it, or give --store etcd://...",
+                ));
+            };
+            service::dial::split(given).ok_or_else(|| wrong("write host:port, such as db1.example:7440"))?;
+            etcd.advertise = Some(given.clone());
+        }
+        Ok(config)
     }
 
     /// Check a store's address, limits and instances.
@@ -218,8 +260,7 @@ impl Config {
         instances: Vec<InstanceRecord>,
         auth: AuthConfig,
     ) -> Result<Self, Error> {
-        let path = store.strip_prefix("redb:").filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| Error::Store { given: store.to_owned() })?;
+        let store = StoreAddress::parse(store)?;
         for (unit, ready, behind) in [
             ("ms", limits.ready_lag_ms, limits.behind_lag_ms),
             ("bytes", limits.ready_lag_bytes, limits.behind_lag_bytes),
@@ -237,7 +278,19 @@ impl Config {
                 return Err(wrong(format!("{field}: {problem}")));
             }
         }
-        Ok(Self { store: StoreAddress::Redb(path.into()), limits: limits.into(), instances, auth })
+        Ok(Self { store, limits: limits.into(), instances, auth })
+    }
+}
+
+impl StoreAddress {
+    /// As it is written in flags.
+    pub fn parse(given: &str) -> Result<Self, Error> {
+        if let Some(etcd) = given.strip_prefix("etcd://") {
+            let wrong = |reason| Error::Etcd { given: given.to_owned(), reason };
+            return EtcdAddress::parse(etcd).map(Self::Etcd).map_err(wrong);
+        }
+        let path = given.strip_prefix("redb:").filter(|path| !path.is_empty());
+        path.map(|path| Self::Redb(path.into())).ok_or_else(|| Error::Store { given: given.to_owned() })
     }
 }
 
@@ -295,7 +348,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         let instance = "[[instance]]\nname = \"west\"\nengine = \"sqlite\"\nsource_agent = \"db1:7443\"\n";
         for (toml, flags, part) in [
-            ("", &["--store=etcd://x"][..], "redb:PATH"),
+            ("", &["--store=file:x"][..], "redb:PATH"),
+            ("", &["--store=etcd://x"], "host:port"),
+            ("", &["--advertise=db1:7440"], "etcd"),
+            ("", &["--store=etcd://x:1", "--advertise=db1"], "host:port"),
             ("", &["--store=redb:"], "redb:PATH"),
             ("", &["--behind-lag-ms=5"], "--ready-lag-ms"),
             ("", &["--running-per-source=0"], "running-per-source"),

@@ -3,7 +3,7 @@
 use handover::CommandVersion;
 use service::{Env, Shutdown};
 
-use crate::{agents::Agents, config::Limits, driver::Hub, instances::Instances, store::Records};
+use crate::{agents::Agents, config::Limits, driver::Hub, instances::Instances, office::Mandate, store::Records};
 
 /// The parts of a coordinator, each made once.
 pub struct Core {
@@ -22,7 +22,9 @@ pub struct Core {
     /// Held by whoever decides by a count over several operations, from the count to the commit: starts, admissions from
     /// the queue, and changes of instances.
     pub gate: tokio::sync::Mutex<()>,
-    /// Triggered when the process is to end.
+    /// For how long commands may be given.
+    pub mandate: Mandate,
+    /// Triggered when the process is to end, or another coordinator leads.
     pub shutdown: Shutdown,
 }
 

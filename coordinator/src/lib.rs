@@ -10,6 +10,7 @@ pub mod agents;
 pub mod instances;
 
 mod core;
+mod office;
 
 pub mod admission;
 mod adopt;
@@ -26,4 +27,4 @@ mod server;
 
 pub use crate::core::Core;
 pub use config::Config;
-pub use server::{Coordinator, Error};
+pub use server::{Coordinator, Error, copy_store};

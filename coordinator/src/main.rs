@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use causeway_coordinator::{
     Config, Coordinator,
-    config::{Args, SECTIONS},
+    config::{Args, SECTIONS, StoreAddress},
+    copy_store,
 };
 use service::{Env, Shutdown, config, serve};
 
@@ -31,7 +32,13 @@ async fn run() -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
     let config = Config::from_loaded(&loaded)?;
     let tls = args.common.tls.load(&env).await?;
+    if let Some(to) = &args.copy_store_to {
+        let copied = Box::pin(copy_store(&env, tls.as_ref(), &config.store, &StoreAddress::parse(to)?)).await?;
+        println!("{copied} entries copied from {} to {to}", args.store);
+        return Ok(());
+    }
     let listener = serve::bind(&env, &args.common.listen, tls.is_some()).await?;
-    Coordinator::open(env, tls, config).await?.run(listener, shutdown).await?;
+    let coordinator = Coordinator::open(env, tls, config).await?;
+    Box::pin(coordinator.run(listener, shutdown)).await?;
     Ok(())
 }

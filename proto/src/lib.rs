@@ -8,6 +8,19 @@ pub mod v1 {
     tonic::include_proto!("causeway.v1");
 }
 
+/// What is spoken to etcd, as far as the coordinator's store uses it. The documentation stands in `etcd/*.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod etcd {
+    /// Keys, values and events.
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    /// Requests, answers and clients.
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+}
+
 /// The encoded descriptors of all services, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/causeway.bin"));
 

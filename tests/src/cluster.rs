@@ -38,6 +38,8 @@ pub struct Cluster {
     builder: Builder,
     servers: Mutex<BTreeMap<Party, Server>>,
     links: Option<Links>,
+    /// The coordinator that clients ask, if it is not the first one.
+    asked: Mutex<Option<String>>,
     runtime: Runtime,
     dir: TempDir,
     /// The servers, if the instances are PostgreSQL. The last to go: the agents use them.
@@ -66,7 +68,8 @@ impl Cluster {
             (Engine::Postgres(west, east), None) => Some(Pair::lease(west, east)),
         };
         let links = builder.links.then(|| Links::start(runtime.handle()));
-        let cluster = Cluster { builder, servers: Mutex::default(), links, runtime, dir, pair };
+        let cluster =
+            Cluster { builder, servers: Mutex::default(), asked: Mutex::default(), links, runtime, dir, pair };
         cluster.set_up();
         cluster
     }
@@ -220,7 +223,9 @@ impl Cluster {
 
     /// The same with further flags.
     pub fn rival_with(&self, party: Party, further: &[String]) -> Server {
-        let log = self.log(&format!("{}-rival", party.name()));
+        // Each writes a log of its own.
+        let logs = (1..).map(|n| self.log(&format!("{}-rival-{n}", party.name())));
+        let log = logs.into_iter().find(|log| !log.exists()).expect("there are names enough");
         self.with(party, |server| server.rival(log, further))
     }
 
@@ -255,7 +260,18 @@ impl Cluster {
 
     /// A user's client of the coordinator.
     pub fn coordinator(&self) -> CoordinatorClient<Channel> {
-        CoordinatorClient::new(self.channel(&self.address(Party::Coordinator), USER))
+        CoordinatorClient::new(self.channel(&self.asked(), USER))
+    }
+
+    /// The address of the coordinator that clients ask.
+    pub fn asked(&self) -> String {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        asked.unwrap_or_else(|| self.address(Party::Coordinator))
+    }
+
+    /// Lets clients ask another coordinator from now on.
+    pub fn ask(&self, address: &str) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(address.to_owned());
     }
 
     /// A client of a source agent that has the coordinator's certificate.

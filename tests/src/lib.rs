@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod builder;
 pub mod cluster;
 pub mod content;
+pub mod etcd;
 pub mod faults;
 pub mod links;
 pub mod network;

@@ -21,3 +21,15 @@ pub struct AdoptArgs {
     #[arg(long)]
     pub validate_only: bool,
 }
+
+/// What can be done with a store.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreCommand {
+    /// Copy a store to another, such as from a file to etcd; no coordinator may use either meanwhile
+    Copy {
+        /// Where it is: redb:PATH or etcd://HOST:PORT,HOST:PORT/PREFIX
+        from: String,
+        /// Where it is to be; must be empty
+        to: String,
+    },
+}

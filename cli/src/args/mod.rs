@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use service::config::TlsArgs;
 
 pub use auth::{AuthCommand, CheckArgs, TokenArgs};
-pub use coordinator::{AdoptArgs, CoordinatorCommand};
+pub use coordinator::{AdoptArgs, CoordinatorCommand, StoreCommand};
 pub use instance::{DatabaseCommand, InstanceCommand, PurgeArgs, RegisterArgs};
 pub use operation::{
     CancelArgs, CompleteArgs, Filter, KindCommand, ListArgs, OperationCommand, Override, Selection, SideWord,
@@ -45,7 +45,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection and output")]
 pub struct GlobalArgs {
-    /// Address of the coordinator
+    /// Address of the coordinator; of several, all with commas: the first that answers is asked, whichever leads
     #[arg(
         long,
         global = true,
@@ -138,6 +138,12 @@ pub enum Command {
         #[command(subcommand)]
         #[allow(missing_docs, reason = "a doc comment here would become help text")]
         command: CoordinatorCommand,
+    },
+    /// The coordinator's store
+    Store {
+        #[command(subcommand)]
+        #[allow(missing_docs, reason = "a doc comment here would become help text")]
+        command: StoreCommand,
     },
     /// Who you are to the coordinator, who may do what, and tokens for users
     Auth {

@@ -9,6 +9,7 @@ mod inspect;
 mod instance;
 mod overrides;
 mod start;
+mod store;
 
 use clap::CommandFactory;
 use jiff::Timestamp;
@@ -50,6 +51,7 @@ pub async fn run(cli: Cli, output: &Output, env: Env) -> Result<Exit, Failure> {
         Command::Instance { command } => instance::instance(&context, command).await,
         Command::Auth { command } => auth::run(&context, command).await,
         Command::Coordinator { command } => coordinator::run(&context, command).await,
+        Command::Store { command } => store::run(&context, command).await,
         Command::Certs(args) => certs::run(&context, args).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Completions { shell } => {

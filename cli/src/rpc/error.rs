@@ -17,6 +17,13 @@ pub(super) fn was_lost(status: &Status) -> bool {
     status::is_transport(status) && status::retryable(status)
 }
 
+/// Whether no coordinator leads just now, so that none has carried the call out; or, if it was passed on to one that is gone,
+/// that is as unknown as after a loss, and calls are idempotent.
+pub(super) fn awaits_leader(status: &Status) -> bool {
+    let reason = status::reason_of(status);
+    reason.is_some_and(|reason| ["NO_LEADER", "NOT_LEADING", "LEADER_UNREACHABLE"].contains(&reason.as_str()))
+}
+
 /// What the user reads.
 pub(super) fn failure(doing: &str, status: &Status) -> Failure {
     let details = status.get_error_details();

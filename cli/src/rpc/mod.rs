@@ -2,7 +2,14 @@
 
 mod error;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use proto::v1::{self, coordinator_client::CoordinatorClient};
 use service::{Backoff, Env, Tls, dial::Dialer};
@@ -19,12 +26,26 @@ use crate::{args::GlobalArgs, exit::Exit, failure::Failure};
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// A call whose answer was lost is made again so many times; all calls are idempotent.
 const TRIES: u32 = 3;
+/// How long to wait for a coordinator that leads: longer than the lease of one that is gone.
+const ELECTION_MAX: Duration = Duration::from_secs(40);
 
-/// A connection to a coordinator.
+/// A connection to a coordinator, or to several of which one leads.
 #[derive(Debug, Clone)]
 pub struct Client {
     env: Env,
-    inner: CoordinatorClient<InterceptedService<Channel, Bearer>>,
+    /// One for each address.
+    all: Vec<Inner>,
+    /// Which of them is asked: the next one after a loss.
+    turn: Arc<AtomicUsize>,
+}
+
+type Inner = CoordinatorClient<InterceptedService<Channel, Bearer>>;
+
+/// The tries of one call.
+struct Tries {
+    begun: Duration,
+    lost: u32,
+    backoff: Backoff,
 }
 
 /// Puts the caller's token, if there is one, on every request.
@@ -50,15 +71,13 @@ macro_rules! calls {
                 $(#[$doc])*
                 /// `doing` is for the failure's text.
                 pub async fn $name(&self, doing: &str, request: v1::$request) -> Result<v1::$response, Failure> {
-                    let mut backoff = Backoff::default();
+                    let mut tries = Tries { begun: self.env.monotonic(), lost: 0, backoff: Backoff::default() };
                     loop {
                         let mut request = Request::new(request.clone());
                         request.set_timeout(ANSWER_MAX);
-                        match self.inner.clone().$name(request).await {
+                        match self.inner().$name(request).await {
                             Ok(response) => return Ok(response.into_inner()),
-                            Err(status) if error::was_lost(&status) && backoff.tries() + 1 < TRIES => {
-                                backoff.wait(&self.env).await;
-                            }
+                            Err(status) if self.again(&status, &mut tries).await => {}
                             Err(status) => return Err(error::failure(doing, &status)),
                         }
                     }
@@ -124,21 +143,68 @@ impl Client {
         Self::dial(&Dialer::new(env.clone(), tls), &global.coordinator, bearer).await
     }
 
-    /// Connects to the coordinator at `address`.
-    pub async fn dial(dialer: &Dialer, address: &str, bearer: Bearer) -> Result<Self, Failure> {
-        let channel = dialer.connect(address).await.map_err(|error| {
-            use service::dial::Error::{Address, PlainText};
-            let exit = if matches!(error, Address { .. } | PlainText { .. }) { Exit::Usage } else { Exit::Unreachable };
-            // The error's text ends with its remedy, after a semicolon.
-            let text = service::status::chain(&error);
-            match text.rsplit_once("; ") {
-                Some((what, remedy)) => Failure::new(exit, "reach the coordinator", what).remedy(remedy),
-                None => Failure::new(exit, "reach the coordinator", text),
+    /// Connects to the coordinator at `addresses`; of several, with commas, to the first that answers.
+    pub async fn dial(dialer: &Dialer, addresses: &str, bearer: Bearer) -> Result<Self, Failure> {
+        let (mut all, mut turn, mut failed) = (Vec::new(), None, None);
+        for (place, address) in addresses.split(',').enumerate() {
+            let channel = match turn {
+                Some(_) => dialer.channel(address),
+                None => match dialer.connect(address).await {
+                    Ok(channel) => {
+                        turn = Some(place);
+                        Ok(channel)
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        dialer.channel(address)
+                    }
+                },
+            };
+            let channel = channel.map_err(|error| Self::unreached(&error))?;
+            let inner = CoordinatorClient::with_interceptor(channel, bearer.clone());
+            all.push(inner.max_decoding_message_size(proto::MESSAGE_BYTES_MAX));
+        }
+        match (turn, failed) {
+            (None, Some(error)) => Err(Self::unreached(&error)),
+            (turn, _) => {
+                let turn = Arc::new(AtomicUsize::new(turn.unwrap_or(0)));
+                Ok(Self { env: dialer.env().clone(), all, turn })
             }
-        })?;
-        let inner =
-            CoordinatorClient::with_interceptor(channel, bearer).max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
-        Ok(Self { env: dialer.env().clone(), inner })
+        }
+    }
+
+    fn unreached(error: &service::dial::Error) -> Failure {
+        use service::dial::Error::{Address, PlainText};
+        let exit = if matches!(error, Address { .. } | PlainText { .. }) { Exit::Usage } else { Exit::Unreachable };
+        // The error's text ends with its remedy, after a semicolon.
+        let text = service::status::chain(error);
+        match text.rsplit_once("; ") {
+            Some((what, remedy)) => Failure::new(exit, "reach the coordinator", what).remedy(remedy),
+            None => Failure::new(exit, "reach the coordinator", text),
+        }
+    }
+
+    fn inner(&self) -> Inner {
+        self.all[self.turn.load(Ordering::Relaxed) % self.all.len()].clone()
+    }
+
+    /// Whether a call that failed is to be made again; waits until it is time.
+    async fn again(&self, status: &Status, tries: &mut Tries) -> bool {
+        if error::awaits_leader(status) {
+            if self.env.monotonic().saturating_sub(tries.begun) >= ELECTION_MAX {
+                return false;
+            }
+        } else if error::was_lost(status) {
+            tries.lost += 1;
+            if tries.lost as usize >= TRIES as usize * self.all.len() {
+                return false;
+            }
+            self.turn.fetch_add(1, Ordering::Relaxed);
+        } else {
+            return false;
+        }
+        tries.backoff.wait(&self.env).await;
+        true
     }
 
     /// The environment it works in.
@@ -149,9 +215,14 @@ impl Client {
     /// Watches operations: each as it is now, then every change.
     pub async fn watch(&self, ids: Vec<String>) -> Result<Updates, Broken> {
         let request = v1::WatchOperationsRequest { ids, batch: String::new() };
-        match self.inner.clone().watch_operations(request).await {
+        match self.inner().watch_operations(request).await {
             Ok(response) => Ok(Updates(response.into_inner())),
-            Err(status) => Err(broken(&status)),
+            Err(status) => {
+                if error::was_lost(&status) {
+                    self.turn.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(broken(&status))
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Line<'a> {
     pub(super) proof: &'a str,
     /// Where it called from.
     pub(super) from: String,
-    /// `allowed`, `denied`, `unauthenticated` or `limited`.
+    /// `allowed`, `denied`, `unauthenticated`, or `passed on` to the coordinator that leads, which decides.
     pub(super) decision: &'a str,
     /// The policies that decided.
     pub(super) policies: Vec<String>,

@@ -27,6 +27,14 @@ pub enum Shown<'a> {
     Garbled,
 }
 
+/// For whom another coordinator passes a request on.
+pub struct Passed {
+    /// Who they proved to be by their certificate; nothing if they show a token, which comes along.
+    pub name: Option<String>,
+    /// Where they called from.
+    pub from: String,
+}
+
 /// Why a request does not come in.
 pub enum Refusal {
     /// Nobody knows who it is from.
@@ -55,21 +63,34 @@ pub struct Entry {
     caller: Option<Caller>,
     /// Held until the answer has been sent or given up.
     place: Option<Place>,
+    passed: Option<Passed>,
+    passed_on: bool,
     ended: bool,
 }
 
 impl Entry {
     /// One that has just arrived.
-    pub fn new(auth: &Arc<Auth>, method: &str, peer: &Peer) -> Self {
+    pub fn new(auth: &Arc<Auth>, method: &str, peer: &Peer, passed: Option<Passed>) -> Self {
+        let from = match &passed {
+            Some(passed) => passed.from.clone(),
+            None => peer.addr.map(|addr| addr.to_string()).unwrap_or_default(),
+        };
         Self {
             auth: auth.clone(),
             method: method.chars().take(METHOD_MAX).collect(),
-            from: peer.addr.map(|addr| addr.to_string()).unwrap_or_default(),
+            from,
             begun: auth.env.monotonic(),
             caller: None,
             place: None,
+            passed,
+            passed_on: false,
             ended: false,
         }
+    }
+
+    /// The coordinator that leads decides and answers.
+    pub fn passed_on(&mut self) {
+        self.passed_on = true;
     }
 
     /// Who it is from, unless it may not come in.
@@ -78,7 +99,10 @@ impl Entry {
             self.ended = true;
             return Err(Refusal::Unwritten);
         }
-        let who = self.auth.recognise(peer, shown);
+        let who = match (self.passed.as_ref().and_then(|passed| passed.name.as_deref()), &shown) {
+            (Some(name), Shown::Nothing) => on_behalf_of(name),
+            _ => self.auth.recognise(peer, shown),
+        };
         // Who cannot say who they are is counted by where they are: guessing is bounded, too.
         let counted = match &who {
             Ok(principal) => principal.name.to_string(),
@@ -126,6 +150,7 @@ impl Entry {
             from: std::mem::take(&mut self.from),
             decision: match (&name, denied) {
                 (None, _) => "unauthenticated",
+                (Some(_), _) if self.passed_on => "passed on",
                 (Some(_), true) => "denied",
                 (Some(_), false) => "allowed",
             },
@@ -147,6 +172,17 @@ impl Drop for Entry {
     fn drop(&mut self) {
         // The caller went away, or the connection broke.
         self.end("CANCELLED", "");
+    }
+}
+
+/// Whom another coordinator has recognised by their certificate, or found on this machine where nobody has one.
+fn on_behalf_of(name: &str) -> Result<Principal, Refusal> {
+    match Name::parse(name) {
+        Ok(Name::Anonymous) => Ok(Principal::new(Name::Anonymous, Proof::Loopback)),
+        Ok(name) => Ok(Principal::new(name, Proof::Certificate)),
+        Err(why) => {
+            Err(Refusal::Unknown { reason: "CREDENTIALS_MISSING", why, remedy: "ask the coordinator that leads" })
+        }
     }
 }
 

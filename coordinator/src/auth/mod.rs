@@ -30,7 +30,7 @@ use watched::Watched;
 
 pub use caller::Caller;
 pub use config::{AuthArgs, AuthConfig, JwtConfig};
-pub use entry::{Entry, Refusal, Shown};
+pub use entry::{Entry, Passed, Refusal, Shown};
 pub use names::{Action, Name, Principal, Proof};
 pub use policy::Verdict;
 pub use resource::{Place, Resource, Within};

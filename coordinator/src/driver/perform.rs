@@ -228,6 +228,7 @@ impl Performer {
     {
         let mut stale = 0;
         loop {
+            self.core.mandate.require(&self.core.env).await;
             let version = self.version();
             let error = match call(version).await {
                 Ok(answer) => {

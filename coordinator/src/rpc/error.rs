@@ -208,6 +208,12 @@ impl From<Error> for Status {
                 problem(Code::Unavailable, message).reason(reason.code).remedy(reason.remedy)
             }
             Error::Adopt(error) => not_adopted(message, &error),
+            Error::Store(store::Error::Deposed) => {
+                problem(Code::Unavailable, message).reason("NOT_LEADING").remedy("ask again").retry_after(soon)
+            }
+            Error::Store(store::Error::TooLarge { .. }) => {
+                problem(Code::FailedPrecondition, message).reason("STORE_LIMIT")
+            }
             Error::Store(error) if error.retryable() => {
                 problem(Code::Unavailable, message).reason("STORE_UNAVAILABLE").retry_after(soon)
             }

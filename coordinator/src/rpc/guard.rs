@@ -17,74 +17,95 @@ use tonic::{
     server::NamedService,
 };
 
+use proto::v1::coordinator_server::CoordinatorServer;
+
+use super::{
+    Api,
+    forward::{self, Forwarder, Passing},
+    server,
+};
 use crate::auth::{Auth, Caller, Entry, Refusal, Shown};
+use crate::office::{Office, Standing};
 
 /// Who sent a request, as the guard found out.
 pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or_else(Caller::nobody)
 }
 
-/// A service behind the guard.
+/// The Coordinator service behind the guard: answered here while this coordinator leads, else by whoever does.
 #[derive(Clone)]
-pub(super) struct Guard<S> {
-    inner: S,
+pub(super) struct Guard {
+    office: Office,
     auth: Arc<Auth>,
+    forwarder: Arc<Forwarder>,
 }
 
-impl<S> Guard<S> {
-    /// Put the guard in front of a service.
-    pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
-        Self { inner, auth }
+impl Guard {
+    /// Put the guard in front of who answers.
+    pub(super) fn new(office: Office, auth: Arc<Auth>, forwarder: Forwarder) -> Self {
+        Self { office, auth, forwarder: Arc::new(forwarder) }
+    }
+
+    async fn answer(self, mut request: http::Request<Body>) -> http::Response<Body> {
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let passed = self.forwarder.passed(&peer, request.headers_mut());
+        let was_passed = passed.is_some();
+        let mut entry = Entry::new(&self.auth, &method, &peer, passed);
+        let caller = match entry.admit(&peer, shown(request.headers())) {
+            Ok(caller) => caller,
+            Err(refusal) => return refused(&mut entry, status(refusal)),
+        };
+        // What nobody further in has, nobody can log.
+        let token = request.headers_mut().remove(http::header::AUTHORIZATION);
+        let (response, passing) = match self.office.now() {
+            Standing::Leading(core) => {
+                request.extensions_mut().insert(caller);
+                let Ok(response) = server(core).call(request).await;
+                (response, None)
+            }
+            Standing::Following(_) if was_passed => return refused(&mut entry, forward::not_leading()),
+            Standing::Following(address) => {
+                entry.passed_on();
+                match self.forwarder.pass(&address, &caller, &peer, token, request).await {
+                    Ok((response, passing)) => (response, Some(passing)),
+                    Err(status) => return refused(&mut entry, status),
+                }
+            }
+            Standing::Vacant(why) => return refused(&mut entry, forward::vacant(&why)),
+        };
+        let (head, body) = response.into_parts();
+        // An error without a message has its status in the headers.
+        if let Some(status) = Status::from_header_map(&head.headers) {
+            end(&mut entry, &status);
+            return http::Response::from_parts(head, body);
+        }
+        http::Response::from_parts(head, Body::new(Answer { body, entry, _passing: passing }))
     }
 }
 
-impl<S: NamedService> NamedService for Guard<S> {
-    const NAME: &'static str = S::NAME;
+fn refused(entry: &mut Entry, status: Status) -> http::Response<Body> {
+    end(entry, &status);
+    status.into_http()
 }
 
-impl<S> Service<http::Request<Body>> for Guard<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
+impl NamedService for Guard {
+    const NAME: &'static str = <CoordinatorServer<Api> as NamedService>::NAME;
+}
+
+impl Service<http::Request<Body>> for Guard {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Whoever answers is ready at any time: the service itself bounds nothing.
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        // The one that was polled ready is the one to call; the clone takes its place.
-        let fresh = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, fresh);
-        let auth = self.auth.clone();
-        Box::pin(async move {
-            let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-            let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-            let mut entry = Entry::new(&auth, method, &peer);
-            match entry.admit(&peer, shown(request.headers())) {
-                Ok(caller) => {
-                    // What nobody further in has, nobody can log.
-                    request.headers_mut().remove(http::header::AUTHORIZATION);
-                    request.extensions_mut().insert(caller);
-                }
-                Err(refusal) => {
-                    let refused = status(refusal);
-                    end(&mut entry, &refused);
-                    return Ok(refused.into_http());
-                }
-            }
-            let response = inner.call(request).await?;
-            let (head, body) = response.into_parts();
-            // An error without a message has its status in the headers.
-            if let Some(status) = Status::from_header_map(&head.headers) {
-                end(&mut entry, &status);
-                return Ok(http::Response::from_parts(head, body));
-            }
-            Ok(http::Response::from_parts(head, Body::new(Answer { body, entry })))
-        })
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let guard = self.clone();
+        Box::pin(async move { Ok(guard.answer(request).await) })
     }
 }
 
@@ -142,6 +163,7 @@ fn code(code: Code) -> String {
 struct Answer {
     body: Body,
     entry: Entry,
+    _passing: Option<Passing>,
 }
 
 impl http_body::Body for Answer {

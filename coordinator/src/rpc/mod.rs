@@ -7,6 +7,7 @@ mod decide;
 mod error;
 mod explain;
 mod fields;
+mod forward;
 mod guard;
 mod instances;
 mod list;
@@ -27,8 +28,11 @@ use proto::v1::{
 use service::serve::{ServeOptions, Services};
 use tonic::{Request, Response, Status, service::Routes};
 
-use crate::{auth::Auth, core::Core};
+use service::{Tls, dial::Dialer};
 
+use crate::{auth::Auth, core::Core, office::Office};
+
+use forward::Forwarder;
 use guard::{Guard, caller_of};
 
 pub use error::Error;
@@ -36,17 +40,21 @@ pub use error::Error;
 /// A request names a hundred databases at the most, of 255 bytes each.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 
-/// What a coordinator serves, to whom `auth` lets in.
-pub fn services(core: Arc<Core>, auth: Arc<Auth>) -> Services {
-    let server = CoordinatorServer::new(Api { core }).max_decoding_message_size(REQUEST_BYTES_MAX);
+/// What a coordinator serves, to whom `auth` lets in; while another leads, requests are passed on through `dialer`.
+pub fn services(office: Office, auth: Arc<Auth>, dialer: Dialer, tls: Option<&Tls>) -> Services {
     // Health and reflection stand before the guard: they tell nothing that is not public.
     let options = ServeOptions { open: auth.takes_tokens(), ..ServeOptions::default() };
     Services {
-        routes: Routes::new(Guard::new(server, auth)),
+        routes: Routes::new(Guard::new(office, auth, Forwarder::new(dialer, tls))),
         descriptors: proto::FILE_DESCRIPTOR_SET,
         names: &["causeway.v1.Coordinator"],
         options,
     }
+}
+
+/// The service over what this coordinator leads with.
+fn server(core: Arc<Core>) -> CoordinatorServer<Api> {
+    CoordinatorServer::new(Api { core }).max_decoding_message_size(REQUEST_BYTES_MAX)
 }
 
 struct Api {

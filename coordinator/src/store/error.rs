@@ -91,16 +91,66 @@ pub enum Error {
         /// What the system says.
         reason: String,
     },
+    /// etcd does not answer, or not in time. A commit may have happened.
+    #[error(
+        "{action} at etcd {endpoint}: {reason}; check that a majority of etcd's members runs, the coordinator tries again"
+    )]
+    Etcd {
+        /// What was being done.
+        action: &'static str,
+        /// The member that was asked.
+        endpoint: String,
+        /// What it says, or what the network does.
+        reason: String,
+    },
+    /// etcd takes no more.
+    #[error(
+        "etcd is full: {reason}; compact and defragment it, then `etcdctl alarm disarm`, and let it compact by itself with \
+         --auto-compaction-retention=1h"
+    )]
+    EtcdFull {
+        /// What it says.
+        reason: String,
+    },
+    /// etcd does not let this process in, or not to these keys.
+    #[error("etcd refuses this coordinator: {reason}; check the certificates of the store's address and etcd's rights")]
+    EtcdDenied {
+        /// What it says.
+        reason: String,
+    },
+    /// A change is beyond what etcd takes at once.
+    #[error(
+        "this is more than etcd takes at once: {reason}; start fewer databases with one request, or start etcd with a greater \
+         --max-request-bytes or --max-txn-ops"
+    )]
+    TooLarge {
+        /// What it says.
+        reason: String,
+    },
+    /// Another coordinator leads, or this one's lease has run out: nothing was written.
+    #[error("this coordinator does not lead any more; ask again, whoever leads now will answer")]
+    Deposed,
+    /// What lies there is not to be used as it is.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl Error {
     /// Whether the same call may succeed later without a person changing the store.
     pub fn retryable(&self) -> bool {
         match self {
-            Error::Conflict { .. } | Error::Lagged | Error::Full { .. } | Error::Io { .. } | Error::ReadOnly { .. } => {
-                true
-            }
+            Error::Conflict { .. }
+            | Error::Lagged
+            | Error::Full { .. }
+            | Error::Io { .. }
+            | Error::ReadOnly { .. }
+            | Error::Etcd { .. }
+            | Error::EtcdFull { .. }
+            | Error::EtcdDenied { .. }
+            | Error::Deposed => true,
             Error::Busy { .. }
+            | Error::TooLarge { .. }
+            | Error::Unfit(_)
             | Error::InUse { .. }
             | Error::Corrupt { .. }
             | Error::Newer { .. }

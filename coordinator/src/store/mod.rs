@@ -3,7 +3,9 @@
 mod codec;
 #[cfg(test)]
 mod conformance;
+pub mod copy;
 mod error;
+pub mod etcd;
 mod failpoints;
 mod record;
 mod records;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::redb::{Medium, RedbStore};
 pub use error::Error;
+pub use etcd::EtcdStore;
 pub use failpoints::STEPS;
 pub(crate) use failpoints::WithFailpoints;
 pub use record::{CutoverStart, Deed, Done, InstanceRecord, Record, RequestRecord, Stored};

@@ -6,6 +6,7 @@
 mod adopt;
 mod callers;
 mod clients;
+mod coordinators;
 mod databases;
 mod endings;
 mod explain;
