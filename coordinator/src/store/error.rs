@@ -23,8 +23,8 @@ pub enum Error {
         /// The operation that has it.
         operation: OperationId,
     },
-    /// A watcher was too slow and misses changes.
-    #[error("changes came faster than they were taken up")]
+    /// A watcher misses changes: it was too slow, or nobody knows whether there were any.
+    #[error("changes of the store may have been missed")]
     Lagged,
     /// Another process has the file open.
     #[error(

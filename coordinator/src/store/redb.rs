@@ -51,7 +51,16 @@ struct Inner {
     database: RwLock<Option<Arc<Database>>>,
     /// Held from the begin of a commit until its changes are announced, so that they are announced in order.
     writer: Mutex<()>,
-    changes: broadcast::Sender<Arc<[Change]>>,
+    changes: broadcast::Sender<Announced>,
+}
+
+/// What watchers hear.
+#[derive(Clone)]
+enum Announced {
+    /// All that one commit changed.
+    Commit(Arc<[Change]>),
+    /// A commit failed, and may be there all the same: only a look at the store tells.
+    Doubt,
 }
 
 impl RedbStore {
@@ -155,11 +164,11 @@ impl Store for RedbStore {
         BroadcastStream::new(self.inner.changes.subscribe())
             .filter_map(move |commit| {
                 let commit = match commit {
-                    Ok(commit) => {
+                    Ok(Announced::Commit(commit)) => {
                         let ours = commit.iter().filter(|change| change.key.starts_with(&prefix)).cloned();
                         Some(ours.collect::<Vec<_>>()).filter(|ours| !ours.is_empty()).map(Ok)
                     }
-                    Err(BroadcastStreamRecvError::Lagged(_)) => Some(Err(Error::Lagged)),
+                    Ok(Announced::Doubt) | Err(BroadcastStreamRecvError::Lagged(_)) => Some(Err(Error::Lagged)),
                 };
                 std::future::ready(commit)
             })
@@ -184,38 +193,49 @@ impl Inner {
     fn commit(&self, database: &Database, txn: Txn) -> Result<Revision, Failure> {
         // Poisoned by a panic of redb, it guards nothing but the order all the same.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let writing = database.begin_write()?;
-        let revision;
-        let mut changed = Vec::new();
-        {
-            let mut records = writing.open_table(RECORDS)?;
-            for (key, wanted) in &txn.checks {
-                let found = records.get(key.as_str())?.map(|found| Revision(found.value().0));
-                if found != *wanted {
-                    // The transaction is dropped, and with it undone.
-                    return Err(Failure::Told(Error::Conflict { key: key.clone() }));
-                }
-            }
-            let mut meta = writing.open_table(META)?;
-            let last = meta.get(REVISION)?.map_or(0, |found| found.value());
-            revision = Revision(last.max(txn.above.0).saturating_add(1));
-            meta.insert(REVISION, revision.0)?;
-            for key in txn.deletes {
-                if records.remove(key.as_str())?.is_some() {
-                    changed.push(Change { key, revision, value: None });
-                }
-            }
-            for (key, value) in txn.puts {
-                records.insert(key.as_str(), (revision.0, value.as_slice()))?;
-                changed.push(Change { key, revision, value: Some(value) });
+        let committed = catch(|| write(database, txn));
+        // Nobody may be watching.
+        match &committed {
+            Ok((_, changed)) => drop(self.changes.send(Announced::Commit(changed.clone()))),
+            // Nothing was written.
+            Err(Failure::Told(_)) => {}
+            Err(Failure::Redb(_) | Failure::Panicked) => drop(self.changes.send(Announced::Doubt)),
+        }
+        committed.map(|(revision, _)| revision)
+    }
+}
+
+/// Checks and changes; answers the revision, and what changed.
+fn write(database: &Database, txn: Txn) -> Result<(Revision, Arc<[Change]>), Failure> {
+    let writing = database.begin_write()?;
+    let revision;
+    let mut changed = Vec::new();
+    {
+        let mut records = writing.open_table(RECORDS)?;
+        for (key, wanted) in &txn.checks {
+            let found = records.get(key.as_str())?.map(|found| Revision(found.value().0));
+            if found != *wanted {
+                // The transaction is dropped, and with it undone.
+                return Err(Failure::Told(Error::Conflict { key: key.clone() }));
             }
         }
-        // redb's default durability: the data is synced when this answers.
-        writing.commit()?;
-        // Nobody may be watching.
-        let _ = self.changes.send(changed.into());
-        Ok(revision)
+        let mut meta = writing.open_table(META)?;
+        let last = meta.get(REVISION)?.map_or(0, |found| found.value());
+        revision = Revision(last.max(txn.above.0).saturating_add(1));
+        meta.insert(REVISION, revision.0)?;
+        for key in txn.deletes {
+            if records.remove(key.as_str())?.is_some() {
+                changed.push(Change { key, revision, value: None });
+            }
+        }
+        for (key, value) in txn.puts {
+            records.insert(key.as_str(), (revision.0, value.as_slice()))?;
+            changed.push(Change { key, revision, value: Some(value) });
+        }
     }
+    // redb's default durability: the data is synced when this answers.
+    writing.commit()?;
+    Ok((revision, changed.into()))
 }
 
 /// The smallest text greater than all that start with `prefix`; nothing if there is none.

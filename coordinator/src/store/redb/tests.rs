@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use redb::{DatabaseError, backends::FileBackend};
+
 use super::*;
 use crate::store::conformance;
 
@@ -184,4 +186,94 @@ async fn a_store_half_made_is_made_anew() {
         drop(store);
         assert!(path.exists() && !half.exists(), "{len}");
     }
+}
+
+/// A disk on which one write to the disk, counted down, is done and called failed.
+struct Doubtful {
+    disk: OnDisk,
+    countdown: Arc<AtomicU32>,
+}
+
+#[derive(Debug)]
+struct DoubtfulFile {
+    file: FileBackend,
+    countdown: Arc<AtomicU32>,
+}
+
+impl Doubtful {
+    fn file(&self, file: FileBackend) -> DoubtfulFile {
+        DoubtfulFile { file, countdown: self.countdown.clone() }
+    }
+}
+
+impl Medium for Doubtful {
+    type File = DoubtfulFile;
+
+    fn open(&self) -> Result<Option<DoubtfulFile>, DatabaseError> {
+        Ok(self.disk.open()?.map(|file| self.file(file)))
+    }
+
+    fn make(&self) -> Result<DoubtfulFile, DatabaseError> {
+        self.disk.make().map(|file| self.file(file))
+    }
+
+    fn put_in_place(&self) -> io::Result<()> {
+        self.disk.put_in_place()
+    }
+}
+
+impl StorageBackend for DoubtfulFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        match self.countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(1) => Err(io::Error::other("done, and called failed")),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
+/// Who drives operations follows the changes alone: of a commit that failed and is there it must hear, too. Found by the
+/// simulation: a queue stood still behind an operation that had ended.
+#[tokio::test]
+async fn a_commit_in_doubt_is_told_to_watchers() {
+    let mut there = 0;
+    for syncs in 1..=3 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let countdown = Arc::new(AtomicU32::new(0));
+        let disk = Doubtful { disk: OnDisk::new(&path), countdown: countdown.clone() };
+        let store = RedbStore::open_on(&Env::real(), &path, disk).await.unwrap();
+        let mut changes = store.watch("op/");
+        countdown.store(syncs, Ordering::SeqCst);
+        let committed = store.commit(put("op/1", "x")).await;
+        countdown.store(0, Ordering::SeqCst);
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(30), changes.next()).await;
+        let heard = heard.expect("watchers hear of it").unwrap();
+        assert_eq!(heard.is_err(), committed.is_err(), "{syncs}: {committed:?} {heard:?}");
+        there += u32::from(committed.is_err() && store.get("op/1").await.unwrap().is_some());
+        // It goes on as ever.
+        store.commit(put("op/2", "y")).await.unwrap();
+        assert_eq!(changes.next().await.unwrap().unwrap()[0].key, "op/2");
+    }
+    assert!(there > 0, "no commit was in doubt");
 }
