@@ -19,6 +19,12 @@ use std::time::Duration;
 /// Records the operation and begins to retain its log.
 pub(super) async fn begin(inner: &Inner, role: &SourceRole) -> Result<()> {
     inner.store.put_role(&role.operation, role).await?;
+    complete(inner, role).await.map(drop)
+}
+
+/// What a beginning makes, or what is left to make of it: an agent that dies in the middle of it is followed by one that finds the
+/// record, and nobody tells that one to begin.
+pub(super) async fn complete(inner: &Inner, role: &SourceRole) -> Result<Memo> {
     let sql = inner.sql(role.database.as_str(), "source begin").await?;
     instance::check(&sql, role).await?;
     let mut memo: Memo = inner.store.memo(&role.operation).await?.unwrap_or_default();
@@ -30,7 +36,8 @@ pub(super) async fn begin(inner: &Inner, role: &SourceRole) -> Result<()> {
     }
     // The slot waited for every transaction that ran before, so by now all tables are seen; those made from here on are the
     // trigger's.
-    identities(inner, role, &sql, &mut memo).await
+    identities(inner, role, &sql, &mut memo).await?;
+    Ok(memo)
 }
 
 /// Triggers, identities and publication: a publication before the identities would make clients' updates fail.
@@ -52,7 +59,7 @@ async fn prepare_database(inner: &Inner, role: &SourceRole, sql: &Sql, memo: &mu
 }
 
 /// Gives the tables that need it full identity; each is remembered before.
-async fn identities(inner: &Inner, role: &SourceRole, sql: &Sql, memo: &mut Memo) -> Result<()> {
+pub(super) async fn identities(inner: &Inner, role: &SourceRole, sql: &Sql, memo: &mut Memo) -> Result<()> {
     let needed = identity::needed(sql).await?;
     let unknown = needed
         .iter()

@@ -18,6 +18,12 @@ pub(super) async fn plan(stream: &Stream, held: &Held) -> Result<Plan> {
     let sql = stream.session().await?;
     instance::check(&sql, role).await?;
     let mut memo: Memo = inner.store.memo(&role.operation).await?.unwrap_or_default();
+    if memo.slot.is_none() {
+        // The agent that was told to begin died on the way; nobody says it again.
+        memo = begin::complete(inner, role).await?;
+    } else if !held.seeded {
+        begin::identities(inner, role, &sql, &mut memo).await?;
+    }
     let slot = watch::holding(stream).await?;
     // The slot may be gone, as after a failover, or past what the destination has, should that have lost something.
     let resume = if held.generation == memo.generation { held.log.as_ref() } else { None };

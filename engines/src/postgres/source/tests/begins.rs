@@ -1,8 +1,8 @@
 //! The beginning: its order, its traps, and that nothing of it stays.
 
-use super::rig::{Rig, SHOP};
+use super::rig::{Rig, SHOP, has, read_log};
 use crate::{Error, postgres::OnDdl, source::SourceEngine as _};
-use handover::Kind;
+use handover::{Attempt, Kind};
 
 const KEYLESS: &str = "CREATE TABLE keyed(id int PRIMARY KEY, v text); CREATE TABLE keyless(a int);
     CREATE TABLE deferred(a int PRIMARY KEY DEFERRABLE); CREATE TABLE nothing(a int PRIMARY KEY);
@@ -40,6 +40,26 @@ async fn updates_never_fail_and_identities_come_back() {
     rig.source.begin(&role).await.expect("begin again");
     rig.cleanup().await;
     assert_eq!(rig.cluster.column(SHOP, IDENTITIES).await, before);
+    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
+/// An agent may die behind any of the steps; the next one finds the record, and is not told to begin again.
+#[tokio::test]
+async fn a_beginning_that_was_cut_off_is_completed() {
+    let mut rig = Rig::new(KEYLESS).await;
+    let role = rig.invent(Kind::Move).await;
+    rig.source.put_role(&role).await.expect("record");
+    rig.restart().await;
+    let (stream, seed) = rig.seeded().await;
+    let during = rig.cluster.column(SHOP, IDENTITIES).await;
+    assert!(during.contains(&"keylessf".to_owned()), "{during:?}");
+    assert!(rig.cluster.client(SHOP).await.expect("connect").batch_execute("CREATE TABLE t(a int)").await.is_err());
+    rig.cluster.run(SHOP, "INSERT INTO keyed VALUES (7, 'in the log')").await;
+    let end = rig.source.mark(&role, Attempt(1)).await.expect("mark");
+    let batches = read_log(&*stream, seed.plan.log_resume.clone(), &end).await;
+    assert!(batches.iter().any(|batch| has(&batch.payload, "in the log")));
+    drop(stream);
+    rig.cleanup().await;
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
 }
 
