@@ -6,6 +6,7 @@
 mod freezes;
 mod peak;
 mod postgres;
+mod scale;
 mod sqlite;
 mod table;
 
@@ -44,6 +45,15 @@ pub struct Args {
     /// PostgreSQL if left out
     #[arg(long, num_args = 1.., value_delimiter = ',')]
     memory_mb: Vec<u64>,
+    /// Instances of the one coordinator whose scale is measured, each the source of ten operations
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(2..))]
+    scale_instances: u16,
+    /// Seconds for which it is looked at while all its operations are ready
+    #[arg(long, default_value_t = 30)]
+    scale_seconds: u64,
+    /// Be the agents of so many instances: the bench starts itself so
+    #[arg(long, hide = true)]
+    serve_agents: Option<usize>,
 }
 
 /// What can be measured.
@@ -59,6 +69,8 @@ pub enum Subject {
     Load,
     /// The most memory that each agent takes.
     Memory,
+    /// How many operations one coordinator drives; no engine has a part in it.
+    Scale,
 }
 
 /// An engine with figures of its own.
@@ -73,18 +85,26 @@ pub type Measure<A> = fn(&A) -> Vec<Row>;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(count) = args.serve_agents {
+        scale::agents::run(count, scale::SEEDING);
+        return ExitCode::SUCCESS;
+    }
     causeway_tests::binaries::take_as_built();
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build: the figures mean little");
     }
     let engines = [(Engine::Sqlite, &sqlite::SUBJECTS[..]), (Engine::Postgres, &postgres::SUBJECTS[..])];
     let mut rows: Vec<Row> = Vec::new();
+    if args.engine.is_none() && args.takes(Subject::Scale) {
+        eprintln!("measure the scale of a coordinator ...");
+        rows.extend(scale::measure(&args));
+    }
     for (engine, subjects) in engines {
         if args.engine.is_some_and(|only| only != engine) {
             continue;
         }
         for (subject, measure) in subjects {
-            if args.only.is_empty() || args.only.contains(subject) {
+            if args.takes(*subject) {
                 eprintln!("measure {subject:?} on {engine:?} ...");
                 rows.extend(measure(&args));
             }
@@ -95,6 +115,10 @@ fn main() -> ExitCode {
 }
 
 impl Args {
+    fn takes(&self, subject: Subject) -> bool {
+        self.only.is_empty() || self.only.contains(&subject)
+    }
+
     /// A cluster on the disk that is measured.
     fn cluster(&self) -> causeway_tests::Builder {
         let builder = causeway_tests::Cluster::builder();
