@@ -73,7 +73,8 @@ pub struct LimitArgs {
     #[arg(long, value_name = "MS", env = "CAUSEWAY_GRACE_MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub grace_ms: u64,
 
-    /// Milliseconds between two looks at an operation's agents
+    /// Milliseconds between two looks at an operation's agents; all operations together get no more than 1,000 looks a
+    /// second
     #[arg(long, value_name = "MS", env = "CAUSEWAY_OBSERVE_EVERY_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub observe_every_ms: u64,
 

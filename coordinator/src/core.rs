@@ -19,8 +19,8 @@ pub struct Core {
     pub agents: Agents,
     /// What is known in memory.
     pub hub: Hub,
-    /// Held by whoever decides by a count over several operations, from the count to the commit: starts, admissions from
-    /// the queue, and changes of instances.
+    /// Held by whoever decides by a count over several operations, from the count to the commit: starts and changes of
+    /// instances. Admissions from a queue have a gate for each source, in the hub.
     pub gate: tokio::sync::Mutex<()>,
     /// For how long commands may be given.
     pub mandate: Mandate,

@@ -1,7 +1,7 @@
 //! What is known in memory about the operations that have not ended: a copy of the store, and what changes too often to
 //! be stored. All of it can be lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use handover::{CommandVersion, InstanceName, OperationId, operation::State};
@@ -37,19 +37,14 @@ pub struct Following {
     pub changes: broadcast::Receiver<View>,
 }
 
-/// Changes of one record that a slow follower may be behind: an operation without faults makes a dozen.
-const CHANGES_MAX: usize = 64;
+/// Changes of one record that a slow follower may be behind: an operation without faults makes a dozen. Their places are there
+/// from the beginning.
+const CHANGES_MAX: usize = 16;
 
 #[derive(Debug)]
 struct Entry {
     view: watch::Sender<View>,
     changes: broadcast::Sender<View>,
-}
-
-impl Entry {
-    fn borrow(&self) -> watch::Ref<'_, View> {
-        self.view.borrow()
-    }
 }
 
 /// Whom an operation may wait for.
@@ -64,16 +59,48 @@ pub enum Waiter {
 /// The views of all operations that have not ended, fed by the store's changes in their order.
 #[derive(Debug)]
 pub struct Hub {
-    views: Mutex<HashMap<OperationId, Entry>>,
+    known: Mutex<Known>,
     seen: watch::Sender<CommandVersion>,
-    /// Counts the changes that may give a queued operation its turn.
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    views: HashMap<OperationId, Entry>,
+    /// Of every source that has had operations: with thousands of operations nobody can afford to look through all for those of one.
+    sources: HashMap<InstanceName, Source>,
+    /// Over all sources.
+    running: usize,
+}
+
+/// The operations of one source.
+#[derive(Debug, Default)]
+struct Source {
+    running: usize,
+    /// First in, first out.
+    queued: BTreeSet<(i64, OperationId)>,
+    queue: Queue,
+}
+
+/// What the queued operations of a source wait with.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    /// Held from the count of those that run to the commit that adds one.
+    pub gate: Arc<tokio::sync::Mutex<()>>,
+    /// Counts the changes that may give one of them its turn.
     turns: watch::Sender<u64>,
+}
+
+impl Queue {
+    /// Changes whenever a queued operation may have got its turn.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
+    }
 }
 
 impl Hub {
     /// A hub that knows of nothing.
     pub fn new() -> Self {
-        Self { views: Mutex::default(), seen: watch::Sender::new(CommandVersion(0)), turns: watch::Sender::new(0) }
+        Self { known: Mutex::default(), seen: watch::Sender::new(CommandVersion(0)) }
     }
 
     /// Take up the records of one commit. Older ones than known change nothing. One that ended is told to its watchers and
@@ -93,47 +120,38 @@ impl Hub {
     }
 
     fn take_up(&self, stored: Stored) {
-        let version = stored.version;
         let id = stored.id().clone();
-        let state = stored.operation().state.clone();
         let stored = Arc::new(stored);
-        let mut turn = state.ended();
-        {
-            let mut views = self.lock();
-            match views.get(&id) {
-                Some(entry) => {
-                    let newer = entry.view.send_if_modified(|view| {
-                        if view.stored.version >= version {
-                            return false;
-                        }
-                        turn |= view.stored.operation().state != state;
-                        if stage(&view.stored) != stage(&stored) {
-                            view.waiting.clear();
-                        }
-                        view.stored = stored.clone();
-                        true
-                    });
-                    if newer {
-                        // Nobody may be following.
-                        let _ = entry.changes.send(entry.borrow().clone());
+        let mut known = self.lock();
+        let before = match known.views.get(&id) {
+            Some(entry) => {
+                let before = entry.view.borrow().stored.clone();
+                if before.version >= stored.version {
+                    return;
+                }
+                entry.view.send_modify(|view| {
+                    if stage(&view.stored) != stage(&stored) {
+                        view.waiting.clear();
                     }
-                }
-                None if !state.ended() => {
-                    let view = View { stored, progress: None, waiting: BTreeMap::new() };
-                    let changes = broadcast::Sender::new(CHANGES_MAX);
-                    views.insert(id.clone(), Entry { view: watch::Sender::new(view), changes });
-                    turn = true;
-                }
-                None => {}
+                    view.stored = stored.clone();
+                });
+                // Nobody may be following.
+                let _ = entry.changes.send(entry.view.borrow().clone());
+                Some(before)
             }
-            if state.ended() {
-                // Its watchers keep their receivers and with them the last view.
-                views.remove(&id);
+            None if stored.operation().state.ended() => return,
+            None => {
+                let view = View { stored: stored.clone(), progress: None, waiting: BTreeMap::new() };
+                let changes = broadcast::Sender::new(CHANGES_MAX);
+                known.views.insert(id.clone(), Entry { view: watch::Sender::new(view), changes });
+                None
             }
+        };
+        if stored.operation().state.ended() {
+            // Its watchers keep their receivers and with them the last view.
+            known.views.remove(&id);
         }
-        if turn {
-            self.turns.send_modify(|count| *count += 1);
-        }
+        known.count(before.as_deref(), &stored);
     }
 
     /// Completes once every change up to `version` was taken up.
@@ -144,29 +162,30 @@ impl Hub {
 
     /// The present view of an operation and all later ones; nothing if it has ended.
     pub fn subscribe(&self, id: &OperationId) -> Option<watch::Receiver<View>> {
-        self.lock().get(id).map(|entry| entry.view.subscribe())
+        self.lock().views.get(id).map(|entry| entry.view.subscribe())
     }
 
     /// All that happens to an operation from now on; nothing if it has ended.
     pub fn follow(&self, id: &OperationId) -> Option<Following> {
-        self.lock().get(id).map(|entry| Following { view: entry.view.subscribe(), changes: entry.changes.subscribe() })
+        let following = |entry: &Entry| Following { view: entry.view.subscribe(), changes: entry.changes.subscribe() };
+        self.lock().views.get(id).map(following)
     }
 
     /// The present view of an operation; nothing if it has ended.
     pub fn view(&self, id: &OperationId) -> Option<View> {
-        self.lock().get(id).map(|view| view.borrow().clone())
+        self.lock().views.get(id).map(|entry| entry.view.borrow().clone())
     }
 
     /// Show how far an operation is.
     pub fn set_progress(&self, id: &OperationId, progress: Progress) {
-        if let Some(entry) = self.lock().get(id) {
+        if let Some(entry) = self.lock().views.get(id) {
             entry.view.send_modify(|view| view.progress = Some(progress));
         }
     }
 
     /// Show for whom an operation waits at `now_ms`, or that it waits no more. Another reason does not begin the wait anew.
     pub fn set_waiting(&self, id: &OperationId, whom: Waiter, why: Option<String>, now_ms: i64) {
-        if let Some(entry) = self.lock().get(id) {
+        if let Some(entry) = self.lock().views.get(id) {
             entry.view.send_if_modified(|view| match why {
                 Some(why) => {
                     let waiting = view.waiting.entry(whom).or_insert(Waiting { why: String::new(), since_ms: now_ms });
@@ -181,23 +200,22 @@ impl Hub {
 
     /// How many operations have not ended.
     pub fn active(&self) -> usize {
-        self.lock().len()
+        self.lock().views.len()
     }
 
     /// The ids of the operations that have not ended.
     pub fn ids(&self) -> Vec<OperationId> {
-        self.lock().keys().cloned().collect()
+        self.lock().views.keys().cloned().collect()
+    }
+
+    /// How many operations run, over all sources.
+    pub fn running(&self) -> usize {
+        self.lock().running
     }
 
     /// How many operations a source runs: out of the queue and not ended.
-    pub fn running(&self, source: &InstanceName) -> usize {
-        let views = self.lock();
-        let runs = |view: &Entry| {
-            let view = view.borrow();
-            let operation = view.stored.operation();
-            operation.source == *source && operation.state.running()
-        };
-        views.values().filter(|view| runs(view)).count()
+    pub fn running_at(&self, source: &InstanceName) -> usize {
+        self.lock().sources.get(source).map_or(0, |source| source.running)
     }
 
     /// The place of a queued operation in its source's queue, first in first out: 1 is next, 0 is not queued.
@@ -206,25 +224,45 @@ impl Hub {
         if mine.state != State::Queued {
             return 0;
         }
-        let before = |view: &Entry| {
-            let view = view.borrow();
-            let other = view.stored.operation();
-            other.source == mine.source
-                && other.state == State::Queued
-                && (other.times.created_ms, &other.id) < (mine.times.created_ms, &mine.id)
+        let ahead = match self.lock().sources.get(&mine.source) {
+            Some(source) => source.queued.range(..place(stored)).count(),
+            None => 0,
         };
-        let ahead = self.lock().values().filter(|view| before(view)).count();
         u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// Changes whenever a queued operation may have got its turn.
-    pub fn turns(&self) -> watch::Receiver<u64> {
-        self.turns.subscribe()
+    /// The queue of a source.
+    pub fn queue(&self, source: &InstanceName) -> Queue {
+        self.lock().sources.entry(source.clone()).or_default().queue.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, Entry>> {
-        self.views.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no holder of this lock panics")
     }
+}
+
+impl Known {
+    /// Take into account what an operation was before and is now.
+    fn count(&mut self, before: Option<&Stored>, now: &Stored) {
+        let source = self.sources.entry(now.operation().source.clone()).or_default();
+        let ran = before.is_some_and(|before| before.operation().state.running());
+        let runs = now.operation().state.running();
+        source.running = source.running + usize::from(runs) - usize::from(ran);
+        self.running = self.running + usize::from(runs) - usize::from(ran);
+        if now.operation().state == State::Queued {
+            source.queued.insert(place(now));
+        } else {
+            source.queued.remove(&place(now));
+        }
+        if before.is_none_or(|before| before.operation().state != now.operation().state) {
+            source.queue.turns.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+/// By what a queue is ordered.
+fn place(stored: &Stored) -> (i64, OperationId) {
+    (stored.operation().times.created_ms, stored.id().clone())
 }
 
 impl Default for Hub {

@@ -78,7 +78,7 @@ impl Performer {
         let mut watching = self.lock();
         let delay = if both_answered {
             watching.backoff.reset();
-            self.core.limits.observe_every
+            spread(self.core.limits.observe_every, self.core.hub.running())
         } else {
             watching.backoff.next_delay(&self.core.env)
         };
@@ -104,6 +104,16 @@ impl Performer {
     fn lock(&self) -> std::sync::MutexGuard<'_, super::perform::Watching> {
         self.watching.lock().expect("no holder of this lock panics")
     }
+}
+
+/// Looks that all operations together get in a second. Each takes two calls, and news to whoever watches: this many take a quarter of
+/// a processor, however many operations there are.
+const LOOKS_PER_SECOND: u32 = 1_000;
+
+/// The time between two looks at one of so many operations.
+fn spread(every: Duration, running: usize) -> Duration {
+    let running = u32::try_from(running).unwrap_or(u32::MAX);
+    every.max(Duration::from_secs(1).saturating_mul(running) / LOOKS_PER_SECOND)
 }
 
 fn judge(limits: &Limits, source: &SourceStatus, dest: &DestStatus) -> Observation {
@@ -171,5 +181,19 @@ impl Troubled for SourceStatus {
 impl Troubled for DestStatus {
     fn trouble(&self) -> Option<&Reason> {
         self.trouble.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_looked_at_less_often_and_a_few_as_often_as_configured() {
+        let every = Duration::from_millis(200);
+        assert_eq!(spread(every, 0), every);
+        assert_eq!(spread(every, 200), every);
+        assert_eq!(spread(every, 8_000), Duration::from_secs(8));
+        assert!(spread(every, usize::MAX) > Duration::from_secs(3600));
     }
 }

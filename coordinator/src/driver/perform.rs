@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use handover::{
     CommandVersion, InstanceName, OperationId,
     operation::{Action, Event, State, step},
@@ -115,30 +116,33 @@ impl Performer {
 
     pub(super) async fn perform(&self, action: Action, stored: Stored) -> Performed {
         let operation = stored.operation();
+        // Thousands of operations wait or are observed; what the others take of memory is taken while they happen.
         match action {
             Action::AwaitPlace => self.await_place(&stored).await,
-            Action::Prepare => Performed::Event(self.prepare(operation).await),
             Action::Observe => Performed::Event(self.observe(operation).await),
-            Action::CutOver(attempt) => Performed::Event(self.cut_over(&stored.record, attempt).await),
-            Action::AbortDest(attempt) => Performed::Event(self.abort_dest(operation, attempt).await),
-            Action::Unfence(attempt) => Performed::Event(self.unfence(operation, attempt).await),
-            Action::Release(attempt) => Performed::Event(self.release(operation, attempt).await),
-            Action::Finish => Performed::Event(self.finish(operation).await),
-            Action::Discard => Performed::Event(self.discard(operation).await),
-            Action::CleanSource => Performed::Event(self.clean_source(operation).await),
-            Action::ForgetDest => Performed::Event(self.forget_dest(operation).await),
+            Action::Prepare => Performed::Event(self.prepare(operation).boxed().await),
+            Action::CutOver(attempt) => Performed::Event(self.cut_over(&stored.record, attempt).boxed().await),
+            Action::AbortDest(attempt) => Performed::Event(self.abort_dest(operation, attempt).boxed().await),
+            Action::Unfence(attempt) => Performed::Event(self.unfence(operation, attempt).boxed().await),
+            Action::Release(attempt) => Performed::Event(self.release(operation, attempt).boxed().await),
+            Action::Finish => Performed::Event(self.finish(operation).boxed().await),
+            Action::Discard => Performed::Event(self.discard(operation).boxed().await),
+            Action::CleanSource => Performed::Event(self.clean_source(operation).boxed().await),
+            Action::ForgetDest => Performed::Event(self.forget_dest(operation).boxed().await),
         }
     }
 
     /// Wait for the operation's turn and take the place in one step, so that no more than the limit get one.
     async fn await_place(&self, stored: &Stored) -> Performed {
         let core = &self.core;
-        let mut turns = core.hub.turns();
+        let source = &stored.operation().source;
+        let queue = core.hub.queue(source);
+        let mut turns = queue.turns();
         loop {
             turns.mark_unchanged();
             {
-                let _gate = core.gate.lock().await;
-                let free = core.hub.running(&stored.operation().source) < core.limits.running_per_source;
+                let _gate = queue.gate.lock().await;
+                let free = core.hub.running_at(source) < core.limits.running_per_source;
                 if free && core.hub.place(stored) == 1 {
                     match self.admit().await {
                         Ok(()) => return Performed::Changed,

@@ -78,12 +78,10 @@ impl Task {
         }
         let version = self.stored.version;
         let (performer, operation) = (self.performer.clone(), self.stored.operation().clone());
-        let onlooker = async move {
-            match operation.state {
-                State::Completing(_) => performer.look_on(&operation).await,
-                // Observed by an action, or not at all.
-                _ => std::future::pending().await,
-            }
+        let onlooker = match operation.state {
+            State::Completing(_) => async move { performer.look_on(&operation).await }.boxed(),
+            // Observed by an action, or not at all.
+            _ => std::future::pending().boxed(),
         };
         let happened = tokio::select! {
             biased;

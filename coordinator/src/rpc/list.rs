@@ -13,13 +13,13 @@ use super::{
 use crate::{
     auth::{Caller, Reader},
     core::Core,
-    store::Stored,
+    store::{Sieve, Stored},
 };
 
 const PAGE_MAX: u32 = 1000;
 const PAGE_DEFAULT: u32 = 100;
-/// Records read from the store at once.
-const READ: usize = 256;
+/// Records read from the store at once, if most are passed over.
+const READ: usize = 1024;
 
 pub(super) async fn get(
     core: &Core,
@@ -43,6 +43,17 @@ struct Filter {
 }
 
 impl Filter {
+    fn sieve(&self) -> Sieve {
+        let mut sieve = Sieve::default();
+        self.source.iter().for_each(|name| sieve.source(name));
+        self.destination.iter().for_each(|name| sieve.destination(name));
+        if let [database] = &self.databases[..] {
+            sieve.database(database);
+        }
+        self.batch.iter().for_each(|batch| sieve.batch(batch));
+        sieve
+    }
+
     fn takes(&self, operation: &Operation) -> bool {
         self.kind.is_none_or(|kind| operation.kind == kind)
             && self.source.as_ref().is_none_or(|source| operation.source == *source)
@@ -99,15 +110,16 @@ async fn scan(
     after: Option<&OperationId>,
     size: usize,
 ) -> Result<(Vec<Stored>, bool), Error> {
+    let sieve = filter.sieve();
+    // Mostly all that is read is shown, and one more than the page tells whether there is another.
+    let mut read = if sieve.is_empty() { READ.min(size + 1) } else { READ };
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     // Whether an operation is the latest of its database shows only to one who has seen all newer ones.
     let mut before = if only_latest { None } else { after.cloned() };
     loop {
-        let page = core.records.newest(before.as_ref(), READ).await?;
-        let full = page.len() == READ;
-        for stored in page {
-            before = Some(stored.id().clone());
+        let page = core.records.newest_through(&sieve, before.as_ref(), read).await?;
+        for stored in page.found {
             let operation = stored.operation();
             if !filter.takes(operation) || !reader.sees(core, operation).await? {
                 continue;
@@ -126,8 +138,10 @@ async fn scan(
             }
             found.push(stored);
         }
-        if !full {
+        if page.more_below.is_none() {
             return Ok((found, false));
         }
+        before = page.more_below;
+        read = READ;
     }
 }

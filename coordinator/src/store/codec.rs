@@ -20,6 +20,7 @@ struct Head {
 
 #[derive(Deserialize)]
 struct Read<T> {
+    format: u64,
     data: T,
 }
 
@@ -34,12 +35,16 @@ pub(super) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, 
         let reason = format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column());
         Error::Value { key: key.to_owned(), reason }
     };
-    let head: Head = serde_json::from_slice(value).map_err(damaged)?;
-    if head.format > FORMAT {
-        return Err(Error::Newer { what: format!("the value of {key:?}"), found: head.format, known: FORMAT });
+    let newer = |found| Error::Newer { what: format!("the value of {key:?}"), found, known: FORMAT };
+    match serde_json::from_slice::<Read<T>>(value) {
+        Ok(read) if read.format > FORMAT => Err(newer(read.format)),
+        Ok(read) => Ok(read.data),
+        // A newer format need not have the form that is known here.
+        Err(error) => match serde_json::from_slice::<Head>(value) {
+            Ok(head) if head.format > FORMAT => Err(newer(head.format)),
+            _ => Err(damaged(error)),
+        },
     }
-    let read: Read<T> = serde_json::from_slice(value).map_err(damaged)?;
-    Ok(read.data)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use handover::{DatabaseName, InstanceName, OperationId};
 
 /// What can go wrong with the store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Something else changed the key first.
     #[error("{key:?} was changed by somebody else meanwhile")]

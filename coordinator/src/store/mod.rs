@@ -10,6 +10,7 @@ mod failpoints;
 mod record;
 mod records;
 mod redb;
+mod sieve;
 
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,8 @@ pub use etcd::EtcdStore;
 pub use failpoints::STEPS;
 pub(crate) use failpoints::WithFailpoints;
 pub use record::{CutoverStart, Deed, Done, InstanceRecord, Record, RequestRecord, Stored};
-pub use records::{Creation, OperationChanges, Records};
+pub use records::{Creation, OperationChanges, Records, Sifted};
+pub use sieve::Sieve;
 
 /// One number for the whole store: each commit gets one that is greater than all before.
 ///

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream::BoxStream};
 use handover::{CommandVersion, DatabaseName, InstanceName, OperationId, operation::Operation};
 
-use super::{Error, InstanceRecord, Page, Record, RequestRecord, Revision, Store, Stored, Txn, codec};
+use super::{Error, InstanceRecord, Page, Record, RequestRecord, Revision, Sieve, Store, Stored, Txn, codec};
 
 /// Entries read from the store at once.
 const PAGE: usize = 256;
@@ -40,11 +40,25 @@ pub struct Creation {
     pub above: CommandVersion,
 }
 
+/// Operations read through a sieve.
+#[derive(Clone, Debug)]
+pub struct Sifted {
+    /// Those that came through, the newest first.
+    pub found: Vec<Stored>,
+    /// The last one looked at, if there may be more below it.
+    pub more_below: Option<OperationId>,
+}
+
 /// The operations that one commit changed.
 pub type OperationChanges = Result<Vec<Stored>, Error>;
 
 fn operation_key(id: &OperationId) -> String {
     format!("{OPERATIONS}{id}")
+}
+
+fn operation_id(key: &str) -> Result<OperationId, Error> {
+    OperationId::parse(&key[OPERATIONS.len()..])
+        .map_err(|error| Error::Value { key: key.to_owned(), reason: error.to_string() })
 }
 
 fn busy_prefix(instance: &InstanceName) -> String {
@@ -77,15 +91,27 @@ impl Records {
 
     /// Up to `limit` operations from the newest down, starting below `before`.
     pub async fn newest(&self, before: Option<&OperationId>, limit: usize) -> Result<Vec<Stored>, Error> {
+        Ok(self.newest_through(&Sieve::default(), before, limit).await?.found)
+    }
+
+    /// The same without most of those that a filter does not take.
+    pub async fn newest_through(
+        &self,
+        sieve: &Sieve,
+        before: Option<&OperationId>,
+        limit: usize,
+    ) -> Result<Sifted, Error> {
         let page = Page { after: before.map(operation_key), limit, descending: true };
         let entries = self.store.list(OPERATIONS, page).await?;
-        entries
-            .into_iter()
-            .map(|entry| {
-                let record = codec::decode(&entry.key, &entry.versioned.value)?;
-                Ok(Stored { version: CommandVersion(entry.versioned.version.0), record })
-            })
-            .collect()
+        let last = match entries.last().filter(|_| entries.len() == limit) {
+            Some(last) => Some(operation_id(&last.key)?),
+            None => None,
+        };
+        let found = entries.into_iter().filter(|entry| sieve.lets_through(&entry.versioned.value)).map(|entry| {
+            let record = codec::decode(&entry.key, &entry.versioned.value)?;
+            Ok(Stored { version: CommandVersion(entry.versioned.version.0), record })
+        });
+        Ok(Sifted { found: found.collect::<Result<_, Error>>()?, more_below: last })
     }
 
     /// Every operation that has not ended, oldest first. They are those that hold a busy key.

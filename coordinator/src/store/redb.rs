@@ -1,12 +1,13 @@
 //! The embedded store: one redb file, each commit synced to disk before it answers.
 
+mod commit;
 mod medium;
 
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use futures::StreamExt as _;
 use redb::{
@@ -49,6 +50,7 @@ struct Inner {
     reopen: Reopen,
     /// Nothing after an IO error: redb then wants to be opened anew.
     database: RwLock<Option<Arc<Database>>>,
+    queue: commit::Queue,
     /// Held from the begin of a commit until its changes are announced, so that they are announced in order.
     writer: Mutex<()>,
     changes: broadcast::Sender<Announced>,
@@ -80,6 +82,7 @@ impl RedbStore {
                     path,
                     reopen,
                     database: RwLock::new(Some(Arc::new(database))),
+                    queue: commit::Queue::default(),
                     writer: Mutex::new(()),
                     changes: broadcast::channel(CHANGES_MAX).0,
                 })
@@ -91,23 +94,10 @@ impl RedbStore {
     async fn with<T, F>(&self, action: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Inner, &Database) -> Result<T, Failure> + Send + 'static,
+        F: FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
     {
         let inner = self.inner.clone();
-        self.env
-            .blocking(move || {
-                let database = inner.database()?;
-                let result = catch(|| work(&inner, &database));
-                drop(database);
-                result.map_err(|failure| {
-                    let (error, reopen) = failure.explain(action, &inner.path);
-                    if reopen {
-                        *inner.database.write().expect("no holder of this lock panics") = None;
-                    }
-                    error
-                })
-            })
-            .await
+        self.env.blocking(move || inner.with_database(action, work)).await
     }
 }
 
@@ -115,7 +105,7 @@ impl RedbStore {
 impl Store for RedbStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, Error> {
         let key = key.to_owned();
-        self.with("read", move |_, database| {
+        self.with("read", move |database| {
             let table = database.begin_read()?.open_table(RECORDS)?;
             Ok(table.get(key.as_str())?.map(|found| versioned(found.value())))
         })
@@ -124,7 +114,7 @@ impl Store for RedbStore {
 
     async fn list(&self, prefix: &str, page: Page) -> Result<Vec<Entry>, Error> {
         let prefix = prefix.to_owned();
-        self.with("read", move |_, database| {
+        self.with("read", move |database| {
             let table = database.begin_read()?.open_table(RECORDS)?;
             let (low, high) = (prefix.as_str(), past(&prefix));
             let mut bounds = (Bound::Included(low), high.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
@@ -156,7 +146,18 @@ impl Store for RedbStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, Error> {
-        self.with("write", move |inner, database| inner.commit(database, txn)).await
+        let mut answer = self.inner.queue.push(txn);
+        let _turn = self.inner.queue.turn.lock().await;
+        if let Ok(answer) = answer.try_recv() {
+            // Whoever had the turn before took it along.
+            return answer;
+        }
+        let inner = self.inner.clone();
+        self.env.blocking(move || inner.commit_waiting()).await;
+        answer.await.unwrap_or_else(|_| {
+            let reason = "the commit was given up half-way".to_owned();
+            Err(Error::Io { action: "write", path: self.inner.path.clone(), reason })
+        })
     }
 
     fn watch(&self, prefix: &str) -> Changes {
@@ -190,52 +191,22 @@ impl Inner {
         Ok(database)
     }
 
-    fn commit(&self, database: &Database, txn: Txn) -> Result<Revision, Failure> {
-        // Poisoned by a panic of redb, it guards nothing but the order all the same.
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let committed = catch(|| write(database, txn));
-        // Nobody may be watching.
-        match &committed {
-            Ok((_, changed)) => drop(self.changes.send(Announced::Commit(changed.clone()))),
-            // Nothing was written.
-            Err(Failure::Told(_)) => {}
-            Err(Failure::Redb(_) | Failure::Panicked) => drop(self.changes.send(Announced::Doubt)),
-        }
-        committed.map(|(revision, _)| revision)
-    }
-}
-
-/// Checks and changes; answers the revision, and what changed.
-fn write(database: &Database, txn: Txn) -> Result<(Revision, Arc<[Change]>), Failure> {
-    let writing = database.begin_write()?;
-    let revision;
-    let mut changed = Vec::new();
-    {
-        let mut records = writing.open_table(RECORDS)?;
-        for (key, wanted) in &txn.checks {
-            let found = records.get(key.as_str())?.map(|found| Revision(found.value().0));
-            if found != *wanted {
-                // The transaction is dropped, and with it undone.
-                return Err(Failure::Told(Error::Conflict { key: key.clone() }));
+    fn with_database<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let database = self.database()?;
+        let result = catch(|| work(&database));
+        drop(database);
+        result.map_err(|failure| {
+            let (error, reopen) = failure.explain(action, &self.path);
+            if reopen {
+                *self.database.write().expect("no holder of this lock panics") = None;
             }
-        }
-        let mut meta = writing.open_table(META)?;
-        let last = meta.get(REVISION)?.map_or(0, |found| found.value());
-        revision = Revision(last.max(txn.above.0).saturating_add(1));
-        meta.insert(REVISION, revision.0)?;
-        for key in txn.deletes {
-            if records.remove(key.as_str())?.is_some() {
-                changed.push(Change { key, revision, value: None });
-            }
-        }
-        for (key, value) in txn.puts {
-            records.insert(key.as_str(), (revision.0, value.as_slice()))?;
-            changed.push(Change { key, revision, value: Some(value) });
-        }
+            error
+        })
     }
-    // redb's default durability: the data is synced when this answers.
-    writing.commit()?;
-    Ok((revision, changed.into()))
 }
 
 /// The smallest text greater than all that start with `prefix`; nothing if there is none.

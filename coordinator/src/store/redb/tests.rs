@@ -188,21 +188,27 @@ async fn a_store_half_made_is_made_anew() {
     }
 }
 
-/// A disk on which one write to the disk, counted down, is done and called failed.
+/// A disk that counts the writes to it, and on which one of them, counted down, is done and called failed.
 struct Doubtful {
     disk: OnDisk,
     countdown: Arc<AtomicU32>,
+    syncs: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
 struct DoubtfulFile {
     file: FileBackend,
     countdown: Arc<AtomicU32>,
+    syncs: Arc<AtomicU32>,
 }
 
 impl Doubtful {
+    fn at(path: &Path) -> Self {
+        Self { disk: OnDisk::new(path), countdown: Arc::default(), syncs: Arc::default() }
+    }
+
     fn file(&self, file: FileBackend) -> DoubtfulFile {
-        DoubtfulFile { file, countdown: self.countdown.clone() }
+        DoubtfulFile { file, countdown: self.countdown.clone(), syncs: self.syncs.clone() }
     }
 }
 
@@ -237,6 +243,7 @@ impl StorageBackend for DoubtfulFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()?;
+        self.syncs.fetch_add(1, Ordering::SeqCst);
         match self.countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             Ok(1) => Err(io::Error::other("done, and called failed")),
             _ => Ok(()),
@@ -260,8 +267,8 @@ async fn a_commit_in_doubt_is_told_to_watchers() {
     for syncs in 1..=3 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.redb");
-        let countdown = Arc::new(AtomicU32::new(0));
-        let disk = Doubtful { disk: OnDisk::new(&path), countdown: countdown.clone() };
+        let disk = Doubtful::at(&path);
+        let countdown = disk.countdown.clone();
         let store = RedbStore::open_on(&Env::real(), &path, disk).await.unwrap();
         let mut changes = store.watch("op/");
         countdown.store(syncs, Ordering::SeqCst);
@@ -276,4 +283,43 @@ async fn a_commit_in_doubt_is_told_to_watchers() {
         assert_eq!(changes.next().await.unwrap().unwrap()[0].key, "op/2");
     }
     assert!(there > 0, "no commit was in doubt");
+}
+
+#[tokio::test]
+async fn commits_that_wait_go_to_the_disk_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let disk = Doubtful::at(&path);
+    let (countdown, syncs) = (disk.countdown.clone(), disk.syncs.clone());
+    let store = RedbStore::open_on(&Env::real(), &path, disk).await.unwrap();
+    let taken = store.commit(put("k/7", "taken")).await.unwrap();
+    let many = async || {
+        let commits = (0..200).map(|n| store.commit(put(&format!("k/{n}"), "new").absent(format!("k/{n}"))));
+        futures::future::join_all(commits).await
+    };
+    let before = syncs.load(Ordering::SeqCst);
+    let mut revisions: Vec<Revision> = many()
+        .await
+        .into_iter()
+        .enumerate()
+        .filter_map(|(n, result)| {
+            // One that is refused leaves the others as they are.
+            assert_eq!(result.is_err(), n == 7, "{n}: {result:?}");
+            result.ok()
+        })
+        .collect();
+    let taken_to_disk = syncs.load(Ordering::SeqCst) - before;
+    assert!(taken_to_disk <= 20, "{taken_to_disk} writes to the disk for 200 commits");
+    revisions.sort_unstable();
+    revisions.dedup();
+    assert_eq!((revisions.len(), revisions[0] > taken), (199, true), "each has a revision of its own");
+    assert_eq!(store.list("k/", Page::first(1000)).await.unwrap().len(), 200);
+    // When the disk fails, each of them hears it, and nobody waits for ever.
+    for n in 0..200 {
+        store.commit(Txn::default().delete(format!("k/{n}"))).await.unwrap();
+    }
+    countdown.store(1, Ordering::SeqCst);
+    let failed = many().await.into_iter().filter(Result::is_err).count();
+    assert!(failed > 0, "the disk's failure is told");
+    store.commit(put("k/after", "x")).await.unwrap();
 }
