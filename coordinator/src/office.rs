@@ -1,9 +1,10 @@
 //! Who answers requests here: this coordinator while it leads, else whoever does.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use service::Env;
+use tokio::sync::watch;
 
 use crate::{core::Core, store::etcd};
 
@@ -21,25 +22,31 @@ pub enum Standing {
 /// The present standing. Cloning is cheap; clones share it.
 #[derive(Clone)]
 pub struct Office {
-    standing: Arc<Mutex<Standing>>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Office {
     /// Nobody has been found yet.
     pub fn new() -> Self {
-        Self { standing: Arc::new(Mutex::new(Standing::Vacant("this coordinator is starting".to_owned()))) }
+        Self { standing: watch::Sender::new(Standing::Vacant("this coordinator is starting".to_owned())) }
     }
 
     /// As it is now.
     pub fn now(&self) -> Standing {
-        self.standing.lock().expect("no holder of this lock panics").clone()
+        self.standing.borrow().clone()
+    }
+
+    /// Completes once the coordinator at `address` is not known to lead any more.
+    pub async fn until_left_by(&self, address: &str) {
+        let led = |standing: &Standing| matches!(standing, Standing::Following(leader) if leader == address);
+        // The sender lives as long as this does.
+        let _ = self.standing.subscribe().wait_for(|standing| !led(standing)).await;
     }
 
     /// It has changed.
     pub fn set(&self, standing: Standing) {
         // What stood before is dropped after the lock is free.
-        let before = std::mem::replace(&mut *self.standing.lock().expect("no holder of this lock panics"), standing);
-        drop(before);
+        drop(self.standing.send_replace(standing));
     }
 
     /// What the election has found.

@@ -4,6 +4,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::File,
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     thread,
@@ -82,6 +83,21 @@ impl Etcd {
     pub fn restart(&mut self, member: usize) {
         self.spawn(member);
         self.until_serving(member);
+    }
+
+    /// Forgets all that was before a revision; an etcd in plain text only.
+    pub fn compact(&self, revision: i64) {
+        let address = &self.members[0].address;
+        let body = format!("{{\"revision\":\"{revision}\",\"physical\":true}}");
+        let head = format!(
+            "POST /v3/kv/compaction HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        let mut http = TcpStream::connect(address).expect("etcd serves");
+        http.write_all((head + &body).as_bytes()).expect("ask etcd");
+        let mut answer = String::new();
+        http.read_to_string(&mut answer).expect("etcd answers");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
     /// SIGSTOP, or SIGCONT.

@@ -123,7 +123,7 @@ impl Forwarder {
 }
 
 /// The one that leads does not answer; if it is gone, another leads before long.
-fn unreachable(address: &str, why: &str) -> Status {
+pub(super) fn unreachable(address: &str, why: &str) -> Status {
     problem(Code::Unavailable, format!("the coordinator that leads, at {address}, cannot be reached: {why}"))
         .reason("LEADER_UNREACHABLE")
         .remedy("ask again: if it is gone, another leads once its lease has run out")

@@ -67,7 +67,15 @@ impl Guard {
             Standing::Following(_) if was_passed => return refused(&mut entry, forward::not_leading()),
             Standing::Following(address) => {
                 entry.passed_on();
-                match self.forwarder.pass(&address, &caller, &peer, token, request).await {
+                let passed = tokio::select! {
+                    biased;
+                    passed = self.forwarder.pass(&address, &caller, &peer, token, request) => passed,
+                    // It may be paused, and answer never.
+                    () = self.office.until_left_by(&address) => {
+                        Err(forward::unreachable(&address, "it has lost the lead and has not answered"))
+                    }
+                };
+                match passed {
                     Ok((response, passing)) => (response, Some(passing)),
                     Err(status) => return refused(&mut entry, status),
                 }

@@ -93,7 +93,7 @@ pub enum Error {
     },
     /// etcd does not answer, or not in time. A commit may have happened.
     #[error(
-        "{action} at etcd {endpoint}: {reason}; check that a majority of etcd's members runs, the coordinator tries again"
+        "{action} at etcd {endpoint}: {reason}; check that a majority of etcd's members runs and takes this coordinator's certificate; the coordinator tries again"
     )]
     Etcd {
         /// What was being done.

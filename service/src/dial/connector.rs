@@ -82,7 +82,10 @@ impl tower::Service<Uri> for Connector {
                 Err(_) => Err(Error::Timeout { address: target.address.clone(), limit }),
             };
             match opened {
-                Ok(wire) => Ok(TokioIo::new(ClientIo { wire, address: target.address.clone(), fault })),
+                Ok(wire) => {
+                    let (address, refused) = (target.address.clone(), target.until_refused(&wire));
+                    Ok(TokioIo::new(ClientIo { wire, address, fault, refused }))
+                }
                 Err(error) => {
                     tracing::debug!(address = target.address, %error, "cannot connect");
                     fault.put(&error);
@@ -108,6 +111,15 @@ impl Target {
         Ok(wire)
     }
 
+    /// Completes when the certificate of the server would not be taken any more.
+    fn until_refused(&self, wire: &Wire) -> BoxFuture<'static, rustls::Error> {
+        let (env, name, chain) = (self.env.clone(), self.name.clone(), wire.peer_chain().to_vec());
+        match self.tls.clone() {
+            Some(tls) => Box::pin(async move { tls.until_server_refused(&env, &chain, &name).await }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+
     fn check_identity(&self, wire: &Wire) -> Result<(), Error> {
         let Some(expected) = &self.options.expect else {
             return Ok(());
@@ -120,11 +132,13 @@ impl Target {
     }
 }
 
-/// A connection whose TLS errors read well: the server's verdict on our certificate comes only with the first read.
+/// A connection whose TLS errors read well: the server's verdict on our certificate comes only with the first read. It ends when
+/// the server's certificate is revoked.
 pub(super) struct ClientIo {
     wire: Wire,
     address: String,
     fault: Fault,
+    refused: BoxFuture<'static, rustls::Error>,
 }
 
 impl ClientIo {
@@ -144,7 +158,15 @@ impl ClientIo {
 
 impl AsyncRead for ClientIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.wire).poll_read(cx, buf);
+        let mut result = Pin::new(&mut self.wire).poll_read(cx, buf);
+        // Whoever reads waits for more most of the time.
+        if result.is_pending()
+            && let Poll::Ready(error) = self.refused.as_mut().poll(cx)
+        {
+            // It has completed, and must not be asked again.
+            self.refused = Box::pin(std::future::pending());
+            result = Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
         self.explain(result)
     }
 }

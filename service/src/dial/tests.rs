@@ -129,6 +129,33 @@ async fn revoked_certificates_are_refused_on_either_side() {
     HealthClient::new(honest).check(HealthCheckRequest::default()).await.unwrap();
 }
 
+/// A server whose certificate is revoked while connections to it are open loses them, and its honest neighbour does not.
+#[tokio::test]
+async fn connections_to_a_server_that_is_revoked_end() {
+    let (env, dir) = (Env::real(), fresh_authority());
+    issue_dev(dir.path(), &[Spec::new("lost", SERVER, days_from_now(-1))], env.now()).unwrap();
+    revoke_dev(dir.path(), &[], env.now()).unwrap();
+    let client = listed(&env, dir.path(), "client").await.unwrap();
+    let dialer = Dialer::new(env.clone(), Some(client.clone()));
+    let watch = async |address: &str| {
+        let channel = dialer.connect(address).await.unwrap();
+        let mut watch = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert!(watch.next().await.unwrap().is_ok());
+        watch
+    };
+    let (lost, honest) = (
+        start(Some(tls(&env, dir.path(), "lost").await)).await,
+        start(Some(tls(&env, dir.path(), "server").await)).await,
+    );
+    let (mut ends, mut goes_on) = (watch(&lost.address).await, watch(&honest.address).await);
+    revoke_dev(dir.path(), &["lost".to_owned()], env.now()).unwrap();
+    client.reload(&env).await.unwrap();
+    let end = env.timeout(Duration::from_secs(20), ends.next()).await.expect("it ends").unwrap();
+    assert!(status::is_transport(&end.unwrap_err()));
+    assert_tells(&dialer.connect(&lost.address).await.unwrap_err(), &["has been revoked"]);
+    assert!(env.timeout(Duration::from_millis(300), goes_on.next()).await.is_err(), "nothing ends it");
+}
+
 #[tokio::test]
 async fn lists_that_are_no_good_are_told_and_old_ones_are_heeded() {
     let (env, dir) = (Env::real(), fresh_authority());

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
@@ -12,7 +13,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::{Error, Files, Identity, Own};
@@ -28,6 +29,8 @@ pub(super) struct Loaded {
     /// Nothing without a certificate of one's own.
     pub(super) server: Option<Server>,
     pub(super) client: Arc<ClientConfig>,
+    /// By what servers are judged.
+    servers: Arc<WebPkiServerVerifier>,
     pub(super) identity: Identity,
     pub(super) not_after: Timestamp,
     pub(super) fingerprint: u64,
@@ -95,7 +98,26 @@ pub(super) fn load(clock: Arc<dyn Clock>, files: &Files) -> Result<Loaded, Error
             (Some((own, pair)), Some(server), identity, not_after)
         }
     };
-    Ok(Loaded { server, client: Arc::new(client(&trust, pair, files)?), identity, not_after, fingerprint })
+    let servers = WebPkiServerVerifier::builder_with_provider(trust.roots.clone(), trust.provider.clone())
+        .with_crls(trust.revoked.iter().cloned())
+        .allow_unknown_revocation_status()
+        .build()
+        .map_err(|error| setup(&files.ca, error))?;
+    let client = Arc::new(client(&trust, servers.clone(), pair, files)?);
+    Ok(Loaded { server, client, servers, identity, not_after, fingerprint })
+}
+
+impl Loaded {
+    /// What a server's certificate is worth now to whoever dials this name.
+    pub(super) fn judge_server(
+        &self,
+        now: Timestamp,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let Some((first, rest)) = chain.split_first() else { return Ok(()) };
+        self.servers.verify_server_cert(first, rest, name, &[], unix(now)).map(drop)
+    }
 }
 
 /// AES-128 first: it seals with 10 rounds instead of 14, and both ends of a transfer, which is all CPU, are ours. TLS 1.3
@@ -163,16 +185,16 @@ fn server(trust: &Trust, pair: &Pair, own: &Own, files: &Files) -> Result<Server
     Ok(server)
 }
 
-fn client(trust: &Trust, own: Option<(&Own, Pair)>, files: &Files) -> Result<ClientConfig, Error> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(trust.roots.clone(), trust.provider.clone())
-        .with_crls(trust.revoked.iter().cloned())
-        .allow_unknown_revocation_status()
-        .build()
-        .map_err(|error| setup(&files.ca, error))?;
+fn client(
+    trust: &Trust,
+    servers: Arc<WebPkiServerVerifier>,
+    own: Option<(&Own, Pair)>,
+    files: &Files,
+) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_details(trust.provider.clone(), trust.time.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| setup(&files.ca, error))?
-        .with_webpki_verifier(verifier);
+        .with_webpki_verifier(servers);
     let mut config = match own {
         None => builder.with_no_client_auth(),
         Some((own, Pair { chain, key })) => {

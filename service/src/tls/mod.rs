@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::sync::watch;
 
 use crate::env::{Env, Timestamp};
@@ -188,12 +188,25 @@ impl Tls {
     /// Completes with the reason once files are taken up by which a client that was let in with this chain would be refused:
     /// its certificate was revoked, or its authority is trusted no more.
     pub async fn until_refused(&self, env: &Env, chain: &[CertificateDer<'_>]) -> rustls::Error {
+        self.until_judged(|loaded| loaded.server.as_ref()?.judge(env.now(), chain).err()).await
+    }
+
+    /// The same for a server with this chain that was dialled by this name.
+    pub async fn until_server_refused(
+        &self,
+        env: &Env,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> rustls::Error {
+        self.until_judged(|loaded| loaded.judge_server(env.now(), chain, name).err()).await
+    }
+
+    async fn until_judged(&self, judge: impl Fn(&load::Loaded) -> Option<rustls::Error>) -> rustls::Error {
         let mut changes = self.shared.changes.subscribe();
         loop {
             // The sender lives as long as this does.
             let _ = changes.changed().await;
-            let refused = self.current(|loaded| loaded.server.as_ref()?.judge(env.now(), chain).err());
-            if let Some(error) = refused {
+            if let Some(error) = self.current(&judge) {
                 return error;
             }
         }

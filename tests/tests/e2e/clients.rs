@@ -23,7 +23,7 @@ pub fn tool(name: &str) -> PathBuf {
 }
 
 /// grpcurl under a certificate of the cluster.
-struct Grpcurl {
+pub struct Grpcurl {
     certs: PathBuf,
     certificate: &'static str,
     address: String,
@@ -31,7 +31,11 @@ struct Grpcurl {
 
 impl Grpcurl {
     fn of(cluster: &Cluster, party: Party, certificate: &'static str) -> Self {
-        Self { certs: cluster.certs(), certificate, address: cluster.address(party) }
+        Self::at(cluster, cluster.address(party), certificate)
+    }
+
+    pub fn at(cluster: &Cluster, address: String, certificate: &'static str) -> Self {
+        Self { certs: cluster.certs(), certificate, address }
     }
 
     fn run(&self, before: &[&str], after: &[&str]) -> Output {
@@ -54,7 +58,7 @@ impl Grpcurl {
 
     /// Calls a method with a request in JSON; the answers, one for a plain call.
     #[track_caller]
-    fn call(&self, method: &str, request: &Value) -> Vec<Value> {
+    pub fn call(&self, method: &str, request: &Value) -> Vec<Value> {
         let text = self.says(&["-d", &request.to_string()], &[method]);
         let answers = serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>();
         answers.unwrap_or_else(|e| panic!("{method}: {e} in {text}"))

@@ -1,9 +1,11 @@
 //! Several coordinators on etcd: one leads, the others pass requests on. The leader dies, is paused and wakes up, etcd loses
 //! members and goes away: no operation is lost, none is driven twice.
 
-use crate::{journeys::assert_moved, kills::Dice};
+use crate::{clients::Grpcurl, journeys::assert_moved, kills::Dice};
 use causeway_tests::{
-    Cluster, DEST, Kind, Op, Party, State, content,
+    Cluster, DEST, Kind, Op, Party, State,
+    builder::USER,
+    content,
     etcd::Etcd,
     operation::request,
     operator::{causeway, causeway_at},
@@ -271,11 +273,17 @@ fn a_leader_that_was_paused_beyond_its_lease_changes_nothing() {
     let op = || panel.cluster.operation(&id);
     op().until_ready();
     let stale = panel.leader();
-    panel.ask_a_follower(stale);
+    let follower = panel.ask_a_follower(stale);
     // The leader is in the middle of a cutover that cannot go on, and is then paused with it.
     panel.cluster.stop(DEST);
     complete(&op());
     panel.signal(stale, Signal::STOP);
+    // What is passed on to it is answered all the same, once it has lost the lead.
+    let mut asking =
+        v1::coordinator_client::CoordinatorClient::new(panel.cluster.channel(&panel.addresses()[follower], USER));
+    let refused = panel.cluster.call(asking.get_operation(v1::GetOperationRequest { id: id.clone() }));
+    let refused = describe(&refused.expect_err("the one that is asked is paused"));
+    assert!(refused.contains("has lost the lead"), "{refused}");
     let leader = panel.until_another_leads(stale);
     // The follower may learn of the new leader a moment after etcd does, and still ask the one that is paused.
     wait::until("a cancel", PATIENCE, || op().try_cancel().ok());
@@ -361,6 +369,10 @@ fn any_coordinator_answers_for_the_one_that_leads() {
     let watched =
         causeway_at(&panel.cluster, &panel.addresses()[follower], &["operation", "watch", &op.id, "--until", "ready"]);
     assert_eq!(watched.status.code(), Some(0), "{}", String::from_utf8_lossy(&watched.stderr));
+    // Through a client that is not ours, which knows the services by reflection only.
+    let grpcurl = Grpcurl::at(&panel.cluster, panel.addresses()[follower].clone(), USER);
+    let got = grpcurl.call("causeway.v1.Coordinator/GetOperation", &serde_json::json!({ "id": op.id }));
+    assert_eq!(got[0]["operation"]["database"], "shop.db");
     // Who asks stays who they are; and nobody but a coordinator speaks for others.
     let who = |certificate: &str, at: usize, on_behalf: Option<&str>| {
         let channel = panel.cluster.channel(&panel.addresses()[at], certificate);

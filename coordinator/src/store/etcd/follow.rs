@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use proto::etcd::{
     etcdserverpb::WatchResponse,
@@ -31,9 +30,10 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn start(shared: &Arc<Shared>) -> Self {
+    /// Follows what comes after one of etcd's revisions.
+    pub(super) fn start(shared: &Arc<Shared>, after: i64) -> Self {
         let followed = shared.clone();
-        let task = shared.client.env().spawn("follow etcd", async move { follow(&followed).await });
+        let task = shared.client.env().spawn("follow etcd", async move { follow(&followed, after).await });
         Self { task: task.abort_handle() }
     }
 }
@@ -44,8 +44,8 @@ impl Drop for Follower {
     }
 }
 
-async fn follow(shared: &Shared) {
-    let mut next = shared.last.load(Ordering::SeqCst).saturating_add(1);
+async fn follow(shared: &Shared, after: i64) {
+    let mut next = after.saturating_add(1);
     let mut backoff = Backoff::default();
     loop {
         let (key, end) = shared.keys.all();

@@ -115,11 +115,17 @@ struct Shared {
 impl EtcdStore {
     /// The store under the lead whose key was made at the revision `fence`; nothing for a store that only this process uses.
     async fn open(client: Client, keys: Keys, fence: Fence) -> Result<Self, Error> {
+        Self::open_behind(client, keys, fence, None).await
+    }
+
+    /// The same, following changes from one of etcd's revisions on instead of from now.
+    async fn open_behind(client: Client, keys: Keys, fence: Fence, behind: Option<i64>) -> Result<Self, Error> {
         let changes = broadcast::channel(follow::CHANGES_MAX).0;
         let (versions, last, index, turn) = (Mutex::default(), AtomicI64::new(0), Index::default(), RwLock::new(()));
         let shared = Arc::new(Shared { client, keys, fence, versions, last, index, turn, changes });
         shared.read_versions().await?;
-        let follower = Arc::new(Follower::start(&shared));
+        let from = behind.unwrap_or_else(|| shared.last.load(Ordering::SeqCst));
+        let follower = Arc::new(Follower::start(&shared, from));
         Ok(Self { shared, _follower: follower })
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::StreamExt as _;
-use service::Env;
+use service::{
+    Env,
+    certs::{Spec, issue_dev},
+};
 
 use super::*;
 use crate::store::{conformance, copy};
@@ -154,4 +157,99 @@ async fn a_store_is_copied_from_a_file() {
     let (was, is) = (file.get("op/149").await.expect("read"), lead.store.get("op/149").await.expect("read"));
     let (was, is) = (was.expect("there"), is.expect("copied"));
     assert!(is.value == was.value && is.version > was.version, "{was:?} {is:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_copied_back_to_a_file() {
+    let etcd = Etcd::start(1);
+    let lead = lead(&address(&etcd)).await;
+    for n in 0..150 {
+        lead.store.commit(put(&format!("op/{n:03}"))).await.expect("a commit");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = crate::store::RedbStore::open(&Env::real(), &dir.path().join("store")).await.expect("a store");
+    assert_eq!(copy::copy(&lead.store, &file).await.expect("a copy"), 150);
+    for n in 0..150 {
+        let key = format!("op/{n:03}");
+        let (was, is) = (lead.store.get(&key).await.expect("read"), file.get(&key).await.expect("read"));
+        let (was, is) = (was.expect("there"), is.expect("copied"));
+        assert!(is.value == was.value && is.version > was.version, "{was:?} {is:?}");
+    }
+}
+
+/// What a follower of changes missed may be compacted away by then: it is told so, lists again, and goes on from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_missed_changes_that_are_gone_is_told() {
+    let etcd = Etcd::start(1);
+    let lead = lead(&address(&etcd)).await;
+    for n in 0..20 {
+        lead.store.commit(put(&format!("op/{n:02}"))).await.expect("a commit");
+    }
+    let theirs = lead.store.shared.last.load(Ordering::SeqCst);
+    etcd.compact(theirs);
+    // As if the connection had been lost before all of them.
+    let (client, keys) = (lead.store.shared.client.clone(), lead.store.shared.keys.clone());
+    let late = EtcdStore::open_behind(client, keys, None, Some(1)).await.expect("a store");
+    let mut changes = late.watch("op/");
+    let told = tokio::time::timeout(std::time::Duration::from_secs(30), changes.next()).await.expect("it is told");
+    assert!(matches!(told, Some(Err(Error::Lagged))), "{told:?}");
+    assert_eq!(late.list("op/", Page::first(100)).await.expect("a list").len(), 20);
+    let new = lead.store.commit(put("op/20")).await.expect("a commit");
+    // What is not gone may be told once more.
+    while changes.next().await.expect("a change").expect("nothing is missing any more")[0].revision < new {}
+}
+
+/// Certificates in `dir` for a member of etcd, and for a coordinator.
+fn certificates(dir: &std::path::Path) {
+    let spec = |stem: &str, identity: &str| Spec::new(stem, identity, Env::real().now()).host("127.0.0.1");
+    issue_dev(
+        dir,
+        &[spec("etcd", "spiffe://test/etcd"), spec("coordinator", "spiffe://test/coordinator")],
+        Env::real().now(),
+    )
+    .expect("certificates");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_is_spoken_to_over_tls_and_refusals_are_told() {
+    let (dir, stranger) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    certificates(dir.path());
+    certificates(stranger.path());
+    let file = |dir: &tempfile::TempDir, name: &str| dir.path().join(name).display().to_string();
+    let etcd = Etcd::start_with(
+        1,
+        &[
+            format!("--cert-file={}", file(&dir, "etcd.pem")),
+            format!("--key-file={}", file(&dir, "etcd-key.pem")),
+            format!("--trusted-ca-file={}", file(&dir, "ca.pem")),
+            "--client-cert-auth".to_owned(),
+        ],
+    );
+    let with = |options: String| {
+        EtcdAddress::parse(&format!("{}/tls?lease_seconds=600&{options}", etcd.endpoints())).expect("an address")
+    };
+    let files = |ca: &tempfile::TempDir, own: &tempfile::TempDir| {
+        let (cert, key) = (file(own, "coordinator.pem"), file(own, "coordinator-key.pem"));
+        with(format!("ca={}&cert={cert}&key={key}", file(ca, "ca.pem")))
+    };
+    let lead = lead(&files(&dir, &dir)).await;
+    lead.store.commit(put("a")).await.expect("a commit");
+    let mut changes = lead.store.watch("");
+    let b = lead.store.commit(put("b")).await.expect("a commit");
+    assert_eq!(changes.next().await.expect("a change").expect("whole")[0].revision, b);
+    lead.resign().await;
+
+    let refusal = async |address: EtcdAddress| {
+        let election = Election::new(&Env::real(), &address, None).await.expect("a client");
+        election.lead_now("here:1").await.err().expect("it is refused").to_string()
+    };
+    for (address, part) in [
+        (files(&stranger, &dir), "unknown CA"),
+        (files(&dir, &stranger), "certificate"),
+        (with(format!("ca={}", file(&dir, "ca.pem"))), "certificate"),
+        (with("tls=off".to_owned()), "127.0.0.1"),
+    ] {
+        let told = refusal(address).await;
+        assert!(told.contains(part), "{told:?} says {part:?}");
+    }
 }
