@@ -13,6 +13,7 @@ use causeway_tests::{
 use figures::{Times, peak_mib, processor_seconds};
 use futures::{StreamExt as _, stream};
 use proto::v1::{self, State, coordinator_client::CoordinatorClient};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +60,15 @@ impl Drop for Agents {
     }
 }
 
+/// Each instance is two connections of the coordinator and as many of its agents: more files than a shell allows as a rule.
+fn allow_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("open as many files as the system lets");
+}
+
 async fn run(args: &Args) -> Vec<Row> {
+    allow_many_files();
     let (bench, addresses) = Bench::start(args);
     let client = bench.client().await;
     bench.register(&client, addresses).await;
