@@ -69,12 +69,14 @@ impl Performer {
     /// The agents' findings. Unlike at the start, an agent that cannot be reached is waited for: the operation was
     /// accepted, and agents restart.
     async fn preflight(&self, operation: &Operation) -> Result<Vec<Finding>, agents::Error> {
-        let begun = self.core.env.monotonic();
+        // Since when the source does not reach a destination that we reach.
+        let mut cut_since = None;
         let mut backoff = Backoff::default();
         loop {
             let error = match self.preflight_once(operation).await {
                 Ok(Examined { findings, unheard: None }) => {
-                    let patient = self.core.env.monotonic().saturating_sub(begun) < PATH_PATIENCE;
+                    let now = self.core.env.monotonic();
+                    let patient = now.saturating_sub(*cut_since.get_or_insert(now)) < PATH_PATIENCE;
                     match findings.iter().find(|finding| is_path(finding)) {
                         Some(path) if patient && !stands_otherwise(&findings) => {
                             self.waiting(
@@ -92,7 +94,10 @@ impl Performer {
                 }
                 // What was found is enough to end it.
                 Ok(Examined { findings, .. }) if stands_otherwise(&findings) => return Ok(findings),
-                Ok(Examined { unheard, .. }) => unheard,
+                Ok(Examined { unheard, .. }) => {
+                    cut_since = None;
+                    unheard
+                }
                 Err(error) => Some(error),
             };
             if let Some(error) = &error {
