@@ -3,7 +3,7 @@
 use crate::table::Row;
 use causeway_tests::{Cluster, DEST, SOURCE};
 
-const MIB: f64 = 1024.0 * 1024.0;
+pub const MIB: f64 = 1024.0 * 1024.0;
 /// "About equal": within a quarter, or within what an allocator keeps back by chance.
 const GROWTH_MAX: f64 = 1.25;
 const CHANCE_MIB: f64 = 12.0;

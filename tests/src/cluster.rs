@@ -172,11 +172,13 @@ impl Cluster {
     /// The most memory a process ever took, in bytes.
     #[track_caller]
     pub fn peak_rss_bytes(&self, party: Party) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid(party))).expect("read the process's status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
-        let kib: u64 = peak.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB");
-        kib * 1024
+        self.with(party, |server| server.peak_rss_bytes())
+    }
+
+    /// Processor time of a process so far, user and system, in seconds.
+    #[track_caller]
+    pub fn processor_seconds(&self, party: Party) -> f64 {
+        self.with(party, |server| server.processor_seconds())
     }
 
     /// `kill -9`.

@@ -69,6 +69,26 @@ impl Server {
         self.child.as_ref().expect("the process runs").id()
     }
 
+    /// The most memory it ever took, in bytes.
+    #[track_caller]
+    pub fn peak_rss_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("read the process's status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        let kib: u64 = peak.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB");
+        kib * 1024
+    }
+
+    /// Its processor time so far, user and system, in seconds.
+    #[track_caller]
+    pub fn processor_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("read the process's stat");
+        // The name before the last bracket may contain anything; after it come state and numbers.
+        let numbers = stat.rsplit_once(')').expect("the name is in brackets").1;
+        let ticks = numbers.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks"));
+        // Linux shows 100 ticks a second to every process, whatever the kernel's own clock is.
+        ticks.sum::<f64>() / 100.0
+    }
+
     /// Another flag from the next start on; the last of equal flags counts.
     pub fn set_flag(&mut self, flag: &str) {
         set(&mut self.launch.args, flag);

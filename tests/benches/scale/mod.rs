@@ -5,12 +5,12 @@ pub mod agents;
 mod figures;
 mod watchers;
 
-use crate::{Args, table::Row};
+use crate::{Args, peak::MIB, table::Row};
 use causeway_tests::{
     binaries,
     server::{Launch, Server},
 };
-use figures::{Times, peak_mib, processor_seconds};
+use figures::Times;
 use futures::{StreamExt as _, stream};
 use proto::v1::{self, State, coordinator_client::CoordinatorClient};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -92,10 +92,10 @@ async fn run(args: &Args) -> Vec<Row> {
     eprintln!("  {running} are ready after {becoming_ready:.1?}");
     let busy = prober.take();
 
-    let (before, messages) = (processor_seconds(bench.coordinator.pid()), seen.messages());
+    let (before, messages) = (bench.coordinator.processor_seconds(), seen.messages());
     let pause = Duration::from_secs(args.scale_seconds);
     tokio::time::sleep(pause).await;
-    let cores = (processor_seconds(bench.coordinator.pid()) - before) / pause.as_secs_f64();
+    let cores = (bench.coordinator.processor_seconds() - before) / pause.as_secs_f64();
     let told = (seen.messages() - messages) as f64 / pause.as_secs_f64();
     let calm = prober.take();
 
@@ -109,7 +109,7 @@ async fn run(args: &Args) -> Vec<Row> {
     eprintln!("  all have succeeded after {completing:.1?}");
 
     let per_second = |took: Duration| format!("{:.0} operations/s", operations as f64 / took.as_secs_f64());
-    let size = std::fs::metadata(&bench.store).expect("the store").len() as f64 / f64::from(1 << 20);
+    let size = std::fs::metadata(&bench.store).expect("the store").len() as f64 / MIB;
     let mut rows = vec![
         Row::of(format!("start of {operations} operations, {DATABASES} a request"), per_second(starting)),
         Row::of("the start request, median and p99", starts.words()),
@@ -129,7 +129,7 @@ async fn run(args: &Args) -> Vec<Row> {
     rows.extend([
         Row::of(format!("processors taken while {running} are ready and watched"), format!("{cores:.2}")),
         Row::of("news to watchers meanwhile", format!("{told:.0}/s")),
-        Row::of("peak RSS of the coordinator", format!("{:.0} MiB", peak_mib(bench.coordinator.pid()))),
+        Row::of("peak RSS of the coordinator", format!("{:.0} MiB", bench.coordinator.peak_rss_bytes() as f64 / MIB)),
         Row::of(format!("store of {operations} ended operations"), format!("{size:.0} MiB")),
     ]);
     rows

@@ -1,8 +1,8 @@
 //! How fast a seed is, against `cp` of the same file followed by `sync` of the copy, in turns.
 
 use crate::{Args, median, table::Row};
-use causeway_tests::{Cluster, DEST, Party, SOURCE, State, content};
-use std::{fs, path::Path, process::Command, time::Instant};
+use causeway_tests::{Cluster, DEST, SOURCE, State, content};
+use std::{path::Path, process::Command, time::Instant};
 
 /// At least half of what `cp` and `sync` do; eight tenths is the goal.
 const RATIO_MIN: f64 = 0.5;
@@ -49,14 +49,7 @@ pub fn measure(args: &Args) -> Vec<Row> {
 
 /// Processor time of source and destination agent so far, user and system.
 fn cpu_seconds(cluster: &Cluster) -> [f64; 2] {
-    [SOURCE, DEST].map(|party: Party| {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", cluster.pid(party))).expect("read the agent's stat");
-        // The name before the last bracket may contain anything; after it come state and numbers.
-        let numbers = stat.rsplit_once(')').expect("the name is in brackets").1;
-        let ticks = numbers.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks"));
-        // Linux shows 100 ticks a second to every process, whatever the kernel's own clock is.
-        ticks.sum::<f64>() / 100.0
-    })
+    [SOURCE, DEST].map(|party| cluster.processor_seconds(party))
 }
 
 /// Seconds for `cp` and `sync` of the copy.
