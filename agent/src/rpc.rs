@@ -16,7 +16,7 @@ pub fn code(error: &Error) -> Code {
         Error::Corrupt(_) => Code::DataLoss,
         Error::Gap { .. } => Code::OutOfRange,
         Error::DiskFull(_) => Code::ResourceExhausted,
-        Error::Io { .. } | Error::Database { transient: true, .. } => Code::Unavailable,
+        Error::Io { .. } | Error::PointLost(_) | Error::Database { transient: true, .. } => Code::Unavailable,
         // The guard around the engine lets nobody see that the lock is lost.
         Error::Superseded { .. } => Code::Aborted,
         Error::Misuse(_) | Error::Internal(_) | Error::Database { transient: false, .. } => Code::Internal,

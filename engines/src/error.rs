@@ -42,6 +42,9 @@ pub enum Error {
     /// The log asked for is not held any more; the seed has to be verified again.
     #[error("the log cannot be continued: {0}")]
     LogLost(String),
+    /// The consistent point of a copy cannot be read to its end any more; the log goes on, and another point can be taken.
+    #[error("the consistent point of the copy is lost: {0}")]
+    PointLost(String),
     /// A record does not follow the one before; the stream has to start again at the held position.
     #[error("a log record starts at {got}, expected {expected}")]
     Gap {
@@ -101,7 +104,7 @@ impl Error {
     /// Whether the same call may succeed if it is made again a little later.
     pub fn retryable(&self) -> bool {
         match self {
-            Error::Busy(_) | Error::Io { .. } | Error::Gap { .. } | Error::DiskFull(_) => true,
+            Error::Busy(_) | Error::Io { .. } | Error::Gap { .. } | Error::DiskFull(_) | Error::PointLost(_) => true,
             Error::Database { transient, .. } => *transient,
             Error::Superseded { .. }
             | Error::NoDatabase(_)
@@ -129,6 +132,7 @@ impl Error {
             Error::Corrupt(text) => Error::Corrupt(text.clone()),
             Error::Incarnation(text) => Error::Incarnation(text.clone()),
             Error::LogLost(text) => Error::LogLost(text.clone()),
+            Error::PointLost(text) => Error::PointLost(text.clone()),
             Error::Gap { expected, got } => Error::Gap { expected: expected.clone(), got: got.clone() },
             Error::Budget { used, budget } => Error::Budget { used: *used, budget: *budget },
             Error::DiskFull(text) => Error::DiskFull(text.clone()),
@@ -154,6 +158,7 @@ impl Error {
             Error::Corrupt(_) => "CORRUPT",
             Error::Incarnation(_) => "SOURCE_CHANGED",
             Error::LogLost(_) => "LOG_LOST",
+            Error::PointLost(_) => "POINT_LOST",
             Error::Gap { .. } => "LOG_GAP",
             Error::Budget { .. } => "LOG_BUDGET_EXCEEDED",
             Error::DiskFull(_) => "DISK_FULL",
@@ -174,7 +179,9 @@ impl Error {
             Error::Unsupported { remedy, .. } => remedy.clone(),
             Error::Corrupt(_) => "check the database and the disk; start a new operation afterwards".to_owned(),
             Error::Incarnation(_) => "cancel the operation and start a new one for the present database".to_owned(),
-            Error::LogLost(_) | Error::Gap { .. } => "none needed: the agents resume by themselves".to_owned(),
+            Error::LogLost(_) | Error::PointLost(_) | Error::Gap { .. } => {
+                "none needed: the agents resume by themselves".to_owned()
+            }
             Error::Budget { .. } => {
                 "raise the log budget or give the destination a faster disk, then start again".to_owned()
             }

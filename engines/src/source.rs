@@ -221,7 +221,8 @@ pub trait SourceStream: Send + Sync {
 
     /// The log after a position, of about `max` bytes and not beyond `until`. Waits until there is some; never answers an
     /// empty batch. Dropping the future loses nothing. Fails with [`crate::Error::LogLost`] if the position is not held any
-    /// more, and with [`crate::Error::Budget`] once the retained log reached its cap.
+    /// more, with [`crate::Error::PointLost`] if `until` is a mark that died with the server it was taken on, and with
+    /// [`crate::Error::Budget`] once the retained log reached its cap.
     async fn log(&self, after: &Position, max: usize, until: Option<&Position>) -> Result<LogBatch>;
 
     /// The destination holds everything up to this position durably: it need not be retained any longer.

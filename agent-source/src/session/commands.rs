@@ -161,8 +161,8 @@ impl Session {
         }
     }
 
-    /// The log was lost, and with it the point that a copy's mark was: the next Mark takes another. The destination has not
-    /// taken the marker, or it would be prepared and want no plan.
+    /// The point that a copy's mark was is lost: the next Mark takes another. The destination has not taken the marker, or it
+    /// would be prepared and want no plan.
     pub(super) async fn forget_mark(&self) {
         let role = self.role.lock().await;
         let marked = matches!(*self.halt.borrow(), Halt::At(..));

@@ -62,6 +62,9 @@ impl Session {
                     // What ended the stream matters more than a destination that is away.
                     let error = self.health().await.err().map_or(error, Error::Engine);
                     let why = service::status::chain(&error);
+                    if let Error::Engine(engines::Error::PointLost(_)) = error {
+                        self.forget_mark().await;
+                    }
                     match error {
                         // The usual end: of the operation, or of the other agent.
                         Error::Closed => tracing::info!(operation = %self.operation, "{why}"),

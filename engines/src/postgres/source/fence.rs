@@ -249,6 +249,8 @@ pub(super) async fn emit(sql: &Sql, prefix: &str, content: &str) -> Result<(Stri
         literal(content)
     );
     rows(sql, what, &emit).await?;
-    let end = one(sql, what, "SELECT pg_current_wal_insert_lsn()").await?.parse(0)?;
+    // Not where the log is being written: what others have not flushed yet goes with a crash of the server, which then writes
+    // other changes at the same positions, and the destination would take those for changes that it has.
+    let end = one(sql, what, "SELECT pg_current_wal_flush_lsn()").await?.parse(0)?;
     Ok((content.to_owned(), end))
 }

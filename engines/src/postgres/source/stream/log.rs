@@ -206,22 +206,23 @@ async fn extra(stream: &Stream, marker: &Arc<Marker>, after: &Position, at: Poin
     let Some(on_their_way) = extras.as_mut() else {
         return Err(Error::Internal("extras that are not there".to_owned()));
     };
-    let Some(item) = on_their_way.items.recv().await else {
-        *extras = None;
-        return Err(Error::Database {
-            what: "read what the log does not carry".to_owned(),
-            message: "the session that reads it is gone".to_owned(),
-            transient: true,
-        });
+    let gone = || Error::Database {
+        what: "read what the log does not carry".to_owned(),
+        message: "the session that reads it is gone".to_owned(),
+        transient: true,
     };
-    on_their_way.next += 1;
-    let item = match item {
+    let item = match on_their_way.items.recv().await.unwrap_or_else(|| Err(gone())) {
         Ok(item) => item,
         Err(error) => {
             *extras = None;
-            return Err(error);
+            // Behind a fence nothing changes, so it can be read again. What a mark's snapshot showed is gone with its session.
+            return match (*stream.gate.borrow(), error) {
+                (Gate::Open, error) if error.retryable() => Err(Error::PointLost(error.to_string())),
+                (_, error) => Err(error),
+            };
         }
     };
+    on_their_way.next += 1;
     let to = match item.last {
         true => Point::end(marker.lsn),
         false => Point { lsn: marker.lsn, index: Point::EXTRAS + index + 1 },

@@ -4,9 +4,9 @@ use super::rig::{Rig, SHOP, extras, has, read_log};
 use crate::{
     Error,
     postgres::{OnDdl, payload::Extra, position::Point},
-    source::{Held, SourceEngine as _},
+    source::{Held, LogBatch, SourceEngine as _, SourceStream},
 };
-use handover::{Attempt, Kind};
+use handover::{Attempt, Kind, Position};
 use std::time::Duration;
 
 const TABLES: &str = "CREATE TABLE t(id int PRIMARY KEY, v text); CREATE SEQUENCE s; SELECT nextval('s');
@@ -63,6 +63,48 @@ async fn a_mark_is_one_consistent_point() {
     rig.release(2).await.expect("release");
     rig.source.remove_role(&role.operation, role.version).await.expect("forget");
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_mark_that_died_with_its_server_is_told_and_taken_again() {
+    let mut rig = Rig::new(TABLES).await;
+    let role = rig.begin(Kind::Copy).await;
+    let (stream, seed) = rig.seeded().await;
+    let end = rig.source.mark(&role, Attempt(1)).await.expect("mark");
+    rig.cluster.crash();
+    rig.cluster.up();
+    let held = Held { seeded: true, ..seed.held(Some(seed.plan.log_resume.clone())) };
+    let lost = until_end(&*stream, &held, &end).await;
+    assert!(matches!(lost, Err(Error::PointLost(_))), "{lost:?}");
+    rig.cluster.run(SHOP, "INSERT INTO t VALUES (1, 'later')").await;
+    let second = rig.source.mark(&role, Attempt(1)).await.expect("mark again");
+    let batches = until_end(&*stream, &held, &second).await.expect("the new mark is read");
+    assert!(batches.iter().any(|batch| has(&batch.payload, "later")));
+    assert!(matches!(extras(&batches).0.last(), Some((Extra::Catalog(_), _))));
+}
+
+/// The log up to a mark, as the agent reads it: each error that may pass, such as that of a session which died, leads to a plan
+/// and another try.
+async fn until_end(stream: &dyn SourceStream, held: &Held, end: &Position) -> Result<Vec<LogBatch>, Error> {
+    let mut tries = 0;
+    loop {
+        let read = async {
+            let (mut at, mut batches) = (stream.plan(held).await?.log_resume, vec![]);
+            while at != *end {
+                let batch = stream.log(&at, 1 << 20, Some(end)).await?;
+                at = batch.to.clone();
+                batches.push(batch);
+            }
+            Ok::<_, Error>(batches)
+        };
+        match read.await {
+            Err(error) if error.retryable() && !matches!(error, Error::PointLost(_)) && tries < 100 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 #[tokio::test]
