@@ -18,6 +18,7 @@ mod rows;
 mod source;
 mod sql;
 mod states;
+mod steps;
 mod store;
 #[cfg(test)]
 mod testing;

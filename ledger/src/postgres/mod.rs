@@ -144,7 +144,10 @@ fn error(stage: &'static str) -> impl Fn(postgres::Error) -> Error {
                 SqlState::DATABASE_DROPPED,
                 SqlState::READ_ONLY_SQL_TRANSACTION,
             ];
-            gone.contains(code) || *code == SqlState::TOO_MANY_CONNECTIONS && db.message().contains("for database")
+            // Those whose server died are told with the code of those who were ended.
+            let died = db.message().contains("postmaster exit");
+            gone.contains(code) && !died
+                || *code == SqlState::TOO_MANY_CONNECTIONS && db.message().contains("for database")
         });
         match refused {
             true => Error::Fenced { stage, cause: cause.into() },

@@ -4,6 +4,7 @@ use super::{
     super::{
         apply,
         sql::{Sql, failed, ident},
+        steps::Steps,
     },
     Shared, database,
     memo::Memo,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{Error, Result};
 use handover::dest_role::{DestRole, Phase};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After the flip clients have the machine; what has no statistics by then gets them from autovacuum.
 const ANALYZE_TIME_MAX: Duration = Duration::from_secs(600);
@@ -23,7 +24,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// **The flip.** See [`crate::dest::DestEngine::promote`].
 pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
-    let began = Instant::now();
+    let mut steps = Steps::default();
     // First of all: an agent that was taken over ends nobody's session.
     let (memo, sql) = tokio::join!(shared.store.memo(&role.operation), shared.hurried.take());
     let memo: Option<Memo> = memo?;
@@ -36,9 +37,11 @@ pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
         return Err(Error::Misuse("there is no database that could be promoted".to_owned()));
     };
     let sql = sql?;
+    steps.done("look");
     let name = database::name_of(&sql, oid).await?;
     let name = name.ok_or_else(|| Error::Corrupt("the database was dropped by somebody else".to_owned()))?;
     database::end_sessions(&sql, oid, database::Sessions::Foreign).await?;
+    steps.done("sessions");
     let tx = shared.store.transaction("open the database").await?;
     tx.put_role(&role.operation, role).await?;
     let mut open = properties.statements.clone();
@@ -52,8 +55,10 @@ pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
     ));
     tx.run("open the database", &open.join(";\n")).await?;
     tx.set_memo(&role.operation, &Memo { opened: true, ..memo.clone() }).await?;
+    steps.done("open");
     tx.commit().await?;
-    tracing::info!(operation = %role.operation, took_us = began.elapsed().as_micros(), "opened the database");
+    steps.done("commit");
+    tracing::info!(operation = %role.operation, took_us = %steps, "opened the database");
     Ok(())
 }
 

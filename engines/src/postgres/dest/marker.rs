@@ -5,14 +5,12 @@ use super::{
         catalog,
         position::Point,
         sql::{Sql, failed},
+        steps::Steps,
     },
     live::Live,
 };
 use crate::{Error, Result};
-use std::{
-    sync::{Arc, PoisonError},
-    time::Instant,
-};
+use std::sync::{Arc, PoisonError};
 
 impl Live {
     /// Makes the replica what the source is at `position`, durably.
@@ -98,33 +96,5 @@ async fn all_rows_came(sql: &Sql) -> Result<()> {
         Some(names) => Err(Error::Corrupt(format!(
             "rows of {names} were gone before they were sent, and the log tells of no TRUNCATE: copy the database anew"
         ))),
-    }
-}
-
-/// What each step took, in microseconds.
-struct Steps {
-    since: Instant,
-    took: Vec<(&'static str, u128)>,
-}
-
-impl Default for Steps {
-    fn default() -> Self {
-        Self { since: Instant::now(), took: vec![] }
-    }
-}
-
-impl Steps {
-    fn done(&mut self, step: &'static str) {
-        self.took.push((step, self.since.elapsed().as_micros()));
-        self.since = Instant::now();
-    }
-}
-
-impl std::fmt::Display for Steps {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (step, took) in &self.took {
-            write!(f, "{step} {took} ")?;
-        }
-        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         position::{Lsn, Point},
         rows::{one, rows},
         sql::{Sql, ident, literal},
+        steps::Steps,
         wire::Wire,
     },
 };
@@ -67,14 +68,23 @@ pub(super) async fn fence(
     let Phase::Fencing { attempt, .. } = role.phase else {
         return Err(Error::Misuse("a fence for a role that is not fencing".to_owned()));
     };
+    let mut steps = Steps::default();
     let inside = connect(inner, stream).await?;
+    steps.done("connect");
     close(inner, role).await?;
+    steps.done("close");
     let position = async {
-        empty(inner, role, &inside, grace).await?;
-        mark(inner, stream, role, attempt, inside).await
+        empty(inner, role, &inside, grace, &mut steps).await?;
+        let lsn = mark(inner, stream, role, attempt, inside).await?;
+        steps.done("mark");
+        Ok(lsn)
     };
-    match position.await {
-        Ok(lsn) => Ok(Point::end(lsn).position()),
+    let position: Result<Lsn> = position.await;
+    match position {
+        Ok(lsn) => {
+            tracing::info!(operation = %role.operation, took_us = %steps, "closed the database");
+            Ok(Point::end(lsn).position())
+        }
         Err(Error::Superseded { ours, newer }) => Err(Error::Superseded { ours, newer }),
         Err(error) => {
             stream.set_marker(None);
@@ -157,12 +167,13 @@ pub(super) async fn open(inner: &Inner, sql: &Sql, role: &SourceRole, next: Opti
 }
 
 /// Ends everybody who is in, but us.
-async fn empty(inner: &Inner, role: &SourceRole, inside: &Inside, grace: Duration) -> Result<()> {
+async fn empty(inner: &Inner, role: &SourceRole, inside: &Inside, grace: Duration, steps: &mut Steps) -> Result<()> {
     let what = "end the sessions of the database";
     let oid =
         instance::oid(&role.incarnation).ok_or_else(|| Error::Corrupt("an incarnation without an OID".to_owned()))?;
     let sql = &inside.outside;
     logins(sql, oid).await?;
+    steps.done("logins");
     let ours: Vec<String> = inside.pids.iter().map(i32::to_string).collect();
     // An autovacuum worker writes nothing of its own and ends by itself.
     let others = format!(
@@ -183,6 +194,7 @@ async fn empty(inner: &Inner, role: &SourceRole, inside: &Inside, grace: Duratio
         }
         tokio::time::sleep(LOOK).await;
     }
+    steps.done("sessions");
     let prepared = format!(
         "SELECT count(*), min(gid) FROM pg_prepared_xacts WHERE database = {}",
         literal(role.database.as_str())
