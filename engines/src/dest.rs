@@ -92,6 +92,13 @@ pub trait DestReplica: Send + Sync {
     /// The digest of a range of a part as held now; the source compares it with its own. Opaque to all but the engines.
     async fn digest(&self, part: u32, offset: u64, len: usize) -> Result<Bytes>;
 
+    /// Waits until chunks of a part can be taken: until what they need of other parts is there. It may never be, if the source
+    /// dies meanwhile; so, unlike `chunk`, this is dropped when the stream on which the chunk came has to end, and touches
+    /// nothing.
+    async fn until_takes(&self, _part: u32) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes one chunk; `next_offset` and `last` as the source gave them. A chunk that is held already is skipped. Parts
     /// may be written side by side, the chunks of a part come in order; one that leaves a hole is [`crate::Error::Gap`].
     async fn chunk(&self, part: u32, offset: u64, payload: Bytes, next_offset: u64, last: bool) -> Result<()>;

@@ -144,6 +144,16 @@ impl Lane {
         }
     }
 
+    /// Waits until the engine takes chunks of a part; no longer than the lane may last, for its end is waited for.
+    pub(super) async fn until_takes(&mut self, part: u32) -> Result<()> {
+        tokio::select! {
+            biased;
+            stopped = self.ticket.stopped() => Err(stopped),
+            () = self.shutdown.wait() => Err(Error::Closing),
+            takes = self.replica.engine.until_takes(part) => Ok(takes?),
+        }
+    }
+
     /// Checks a payload and unpacks it.
     pub(super) async fn unpack(
         &mut self,

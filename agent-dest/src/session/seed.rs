@@ -54,6 +54,7 @@ impl Seed {
         }
         let sent = chunk.payload.len();
         let payload = lane.unpack("a chunk", chunk.payload, chunk.crc32c, chunk.uncompressed).await?;
+        lane.until_takes(chunk.part).await?;
         lane.replica.engine.chunk(chunk.part, chunk.offset, payload, chunk.next_offset, chunk.last).await?;
         lane.session.meter.rows(chunk.rows);
         self.parts.entry(chunk.part).or_default();

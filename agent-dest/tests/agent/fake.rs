@@ -292,6 +292,10 @@ impl DestReplica for Replica {
         Ok(Bytes::from(format!("{part}/{offset}/{len}")))
     }
 
+    async fn until_takes(&self, _: u32) -> Result<()> {
+        self.pass("until_takes").await.map(drop)
+    }
+
     async fn chunk(&self, part: u32, offset: u64, _: Bytes, next_offset: u64, last: bool) -> Result<()> {
         self.pass("chunk").await?;
         let mut held = self.held();

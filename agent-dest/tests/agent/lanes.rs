@@ -21,6 +21,24 @@ async fn a_newer_stream_waits_until_the_older_has_let_go_of_the_replica() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_waits_for_other_parts_keeps_no_newer_stream_waiting() {
+    let world = World::default();
+    let agent = Agent::prepared_operation(&world).await;
+    let mut control = agent.source(hello()).await;
+    control.plan(1, 2).await;
+    // The part that it needs was never sent: the source died before.
+    let _never_opened = world.gate("until_takes");
+    let mut older = agent.source(seed_hello(1, 1)).await;
+    older.welcome().await;
+    older.send(chunk(1, 0, 50, false)).await;
+    while world.waiting("until_takes") == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    agent.source(seed_hello(1, 1)).await.welcome().await;
+    is(&older.refusal().await, Code::Aborted, "SUPERSEDED_LANE");
+}
+
+#[tokio::test]
 async fn other_lanes_are_not_touched_by_a_newer_stream() {
     let world = World::default();
     let agent = Agent::prepared_operation(&world).await;

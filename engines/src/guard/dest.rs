@@ -127,6 +127,9 @@ impl DestReplica for Replica {
     async fn digest(&self, part: u32, offset: u64, len: usize) -> Result<Bytes> {
         self.watch.pass(self.inner.digest(part, offset, len)).await
     }
+    async fn until_takes(&self, part: u32) -> Result<()> {
+        self.watch.pass(self.inner.until_takes(part)).await
+    }
     async fn chunk(&self, part: u32, offset: u64, payload: Bytes, next_offset: u64, last: bool) -> Result<()> {
         self.watch.step("dest.chunk", self.inner.chunk(part, offset, payload, next_offset, last)).await
     }

@@ -114,8 +114,8 @@ impl Store {
     /// Writes the record of an operation; it is durable once this returns.
     pub(crate) async fn put_role<R: Serialize>(&self, operation: &OperationId, role: &R) -> Result<()> {
         let tx = self.transaction("record a role").await?;
-        tx.put_role(operation, role).await?;
-        tx.commit().await
+        let record = transaction::encode(role)?;
+        tx.commit_with(|tx| Box::pin(tx.put_record(operation, record))).await
     }
 
     /// Removes the record and the memo of an operation and raises the watermark to `version`, durably.

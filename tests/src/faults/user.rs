@@ -16,9 +16,9 @@ use std::{
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(30);
 /// The freeze that a source which takes [`FENCE_DELAY`] for its fence exceeds.
-const TOO_SHORT: Duration = Duration::from_millis(700);
+const TOO_SHORT: Duration = Duration::from_millis(1500);
 /// See [`TOO_SHORT`].
-pub const FENCE_DELAY: Duration = Duration::from_millis(2500);
+pub const FENCE_DELAY: Duration = Duration::from_millis(4500);
 
 /// What the user wants, and for how long.
 #[derive(Debug, Clone, Copy)]

@@ -160,9 +160,15 @@ impl Applier {
         self.sync(false).await
     }
 
+    /// Waits until everything queued is committed, and raises what is remembered of it; answers the point from which the log
+    /// has to be sent again after any crash, once a later commit of this server has waited for the disk.
+    pub(crate) async fn committed(&self) -> Result<Point> {
+        self.sync(true).await
+    }
+
     /// Makes everything queued so far durable; answers the point from which the log has to be sent again after any crash.
     pub(crate) async fn durable(&self) -> Result<Point> {
-        let point = self.sync(true).await?;
+        let point = self.committed().await?;
         // One commit that waits for the disk takes all that were before it in the log of this server along.
         let wire = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut wire = match wire {

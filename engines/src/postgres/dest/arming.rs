@@ -21,23 +21,30 @@ impl Live {
         }
         let schema = self.schema().await?;
         let (_, last) = build::split_last(&schema.post);
-        let done = entries::done(sql).await?;
         // Autovacuum gives way to a lock only after this time.
         let prepare = format!("{}; SET deadlock_timeout = '10ms'; SET synchronous_commit = off", schema.preamble);
-        sql.run("prepare to end the schema", &prepare).await?;
+        // Asked together: clients wait.
+        let (done, prepared) = tokio::join!(biased; entries::done(sql), sql.run("prepare to end the schema", &prepare));
+        let done = done?;
+        prepared?;
         for entry in last.iter().filter(|entry| !done.contains(&entry.id)) {
             entries::run(self, sql, entry).await?;
         }
-        let rows = sql.query("SELECT enable FROM causeway.disarmed ORDER BY enable LIKE 'ALTER EVENT %'", &[]).await;
+        let switched = "SELECT enable FROM causeway.disarmed ORDER BY enable LIKE 'ALTER EVENT %'";
+        let rows = sql.query_typed(switched, &[]).await;
         let rows = rows.map_err(|error| failed("read what was switched off", &error))?;
         let on: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let statements = format!(
             "SET LOCAL synchronous_commit = off; {}; DELETE FROM causeway.disarmed; UPDATE causeway.replica SET armed = true",
             on.join("; ")
         );
-        self.transact_in(sql, "switch on what fires always", &statements).await?;
+        let (armed, reset) = tokio::join!(biased;
+            self.transact_in(sql, "switch on what fires always", &statements),
+            sql.run("prepare a session", "RESET deadlock_timeout; SET synchronous_commit = on"),
+        );
+        armed?;
         self.log.set_armed(true);
-        sql.run("prepare a session", "RESET deadlock_timeout; SET synchronous_commit = on").await
+        reset
     }
 
     /// Switches off what must not fire for the log, which goes on after a closed attempt.

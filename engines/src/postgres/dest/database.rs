@@ -16,7 +16,7 @@ use super::{
 use crate::{Error, Result};
 use handover::{DatabaseName, OperationId};
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::Type};
 
 /// Sessions that are told to end do so within milliseconds, unless the machine is overloaded.
 const END_TIME_MAX: Duration = Duration::from_secs(20);
@@ -47,13 +47,13 @@ pub(super) enum Sessions {
 
 /// The name of a database now.
 pub(super) async fn name_of(sql: &Client, oid: u32) -> Result<Option<String>> {
-    let row = sql.query_opt("SELECT datname::text FROM pg_database WHERE oid = $1", &[&oid]).await;
+    let row = sql.query_typed_opt("SELECT datname::text FROM pg_database WHERE oid = $1", &[(&oid, Type::OID)]).await;
     Ok(row.map_err(|error| failed("look for a database", &error))?.map(|row| row.get(0)))
 }
 
 /// The OID of the database with this name.
 pub(super) async fn oid_of(sql: &Client, name: &str) -> Result<Option<u32>> {
-    let row = sql.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await;
+    let row = sql.query_typed_opt("SELECT oid FROM pg_database WHERE datname = $1::name", &[(&name, Type::TEXT)]).await;
     Ok(row.map_err(|error| failed("look for a database", &error))?.map(|row| row.get(0)))
 }
 
@@ -70,7 +70,8 @@ pub(super) async fn end_sessions(sql: &Client, oid: u32, which: Sessions) -> Res
            AND NOT starts_with(application_name, $2)";
     let until = Instant::now() + END_TIME_MAX;
     loop {
-        let left = sql.query(end, &[&oid, &ours]).await.map_err(|error| failed("end sessions of a replica", &error))?;
+        let left = sql.query_typed(end, &[(&oid, Type::OID), (&ours, Type::TEXT)]).await;
+        let left = left.map_err(|error| failed("end sessions of a replica", &error))?;
         if left.is_empty() {
             return Ok(());
         }

@@ -15,7 +15,7 @@ const RETRIES_MAX: u32 = 10;
 
 /// The entries that are there.
 pub(super) async fn done(sql: &Sql) -> Result<HashSet<u32>> {
-    let rows = sql.query("SELECT id FROM causeway.entry", &[]).await;
+    let rows = sql.query_typed("SELECT id FROM causeway.entry", &[]).await;
     let rows = rows.map_err(|error| failed("read which entries of the schema are there", &error))?;
     rows.iter()
         .map(|row| u32::try_from(row.get::<_, i64>(0)))

@@ -17,6 +17,7 @@ use super::{
 use crate::{Error, Result};
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::PoisonError};
+use tokio_postgres::types::{ToSql, Type};
 
 /// So many differences are named.
 const DIFFERENCES_MAX: usize = 5;
@@ -44,22 +45,35 @@ impl Live {
 
     async fn sequences(&self, sequences: &[Sequence], noted: &str) -> Result<()> {
         let what = "set sequences";
+        let each = |s: &Sequence| {
+            format!("({}, '{}'::int8, {})", literal(&qualified(&s.schema, &s.name)), s.last_value, s.is_called)
+        };
+        let each: Vec<String> = sequences.iter().map(each).collect();
+        if each.is_empty() {
+            return self.note(noted).await;
+        }
+        let set = format!(
+            "SET LOCAL synchronous_commit = off; SELECT count(setval(name::regclass, value, called))
+             FROM (VALUES {}) s (name, value, called); {noted}",
+            each.join(", ")
+        );
+        let Err(error) = self.transact(what, &set).await else { return Ok(()) };
+        // One that is missing is said by name, with the others that are.
+        match self.missing(sequences).await {
+            Ok(Some(missing)) => Err(Error::Corrupt(format!("sequences of the source are missing here: {missing}"))),
+            Ok(None) | Err(_) => Err(error),
+        }
+    }
+
+    async fn missing(&self, sequences: &[Sequence]) -> Result<Option<String>> {
         let names: Vec<String> = sequences.iter().map(|s| qualified(&s.schema, &s.name)).collect();
-        let values: Vec<i64> = sequences.iter().map(|s| s.last_value).collect();
-        let called: Vec<bool> = sequences.iter().map(|s| s.is_called).collect();
         let sql = self.sessions.take().await?;
-        // One that is missing is said by name, instead of failing on the first.
         let missing = "SELECT string_agg(name, ', ') FROM (SELECT name FROM unnest($1::text[]) name
              WHERE to_regclass(name) IS NULL LIMIT 5) missing";
-        let row = sql.query_one(missing, &[&names]).await.map_err(|error| failed(what, &error))?;
-        if let Some(missing) = row.get::<_, Option<String>>(0) {
-            return Err(Error::Corrupt(format!("sequences of the source are missing here: {missing}")));
-        }
-        let set = "SELECT count(setval(name::regclass, value, called))
-             FROM unnest($1::text[], $2::int8[], $3::bool[]) s (name, value, called)";
-        sql.query_one(set, &[&names, &values, &called]).await.map_err(|error| failed(what, &error))?;
+        let row = sql.query_typed_one(missing, &[(&names, Type::TEXT_ARRAY)]).await;
+        let row = row.map_err(|error| failed("look for sequences", &error))?;
         self.sessions.give_back(sql);
-        self.note(noted).await
+        Ok(row.get(0))
     }
 
     async fn unlogged(&self, table: &Table, first: bool, rows: Bytes, noted: &str) -> Result<()> {
@@ -87,38 +101,40 @@ impl Live {
     /// Keeps lines of the source's catalog for [`Live::compare_catalog`].
     async fn keep_catalog(&self, lines: &[String], to: Point, noted: &str) -> Result<()> {
         let what = "keep the source's catalog";
-        let mut sql = self.sessions.take().await?;
-        let marker = to.lsn.to_string();
-        let kept = async {
-            let tx = sql.transaction().await?;
-            tx.batch_execute("SET LOCAL synchronous_commit = off").await?;
-            // Again after a crash, perhaps: lines are compared as a set.
-            tx.execute("INSERT INTO causeway.catalog SELECT $1, unnest($2::text[])", &[&marker, &lines]).await?;
-            tx.batch_execute(&format!("{noted}; {}", records::check(self.epoch))).await?;
-            tx.commit().await
-        };
-        kept.await.map_err(|error| records::superseded(self.epoch, failed(what, &error)))?;
-        self.sessions.give_back(sql);
-        Ok(())
+        let json = serde_json::to_string(lines).map_err(|error| Error::Internal(format!("{what}: {error}")))?;
+        // Again after a crash, perhaps: lines are compared as a set.
+        let keep = format!(
+            "SET LOCAL synchronous_commit = off;
+             INSERT INTO causeway.catalog SELECT {}, json_array_elements_text({}); {noted}",
+            literal(&to.lsn.to_string()),
+            literal(&json)
+        );
+        self.transact(what, &keep).await
     }
 
     /// Compares the source's catalog, if it came, with the one here.
     pub(super) async fn compare_catalog(&self, at: Point, sql: &Sql) -> Result<()> {
         let what = "compare the catalogs";
         let read = "SELECT line FROM causeway.catalog WHERE marker = $1";
-        let rows = sql.query(read, &[&at.lsn.to_string()]).await.map_err(|error| failed(what, &error))?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let marker = at.lsn.to_string();
+        let marker: [(&(dyn ToSql + Sync), Type); 1] = [(&marker, Type::TEXT)];
+        // Asked together: clients wait.
+        let (rows, row, ours) = tokio::join!(biased;
+            sql.query_typed(read, &marker),
+            sql.query_typed_one("SELECT current_setting('server_version_num')::int", &[]),
+            catalog::lines_as_known(sql, known.as_deref()),
+        );
+        let rows = rows.map_err(|error| failed(what, &error))?;
         if rows.is_empty() {
             return Ok(());
         }
-        let row = sql.query_one("SELECT current_setting('server_version_num')::int", &[]).await;
         let version: i32 = row.map_err(|error| failed(what, &error))?.get(0);
         // What a server writes from a parse tree differs from version to version.
         let same_major = self.planned.header.server_version / 10_000 == version.unsigned_abs() / 10_000;
         let comparable = |line: &String| same_major || !line.starts_with(catalog::DEPARSED);
         let theirs: BTreeSet<String> = rows.iter().map(|row| row.get(0)).filter(comparable).collect();
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ours = catalog::lines_as_known(sql, known.as_deref()).await?;
-        let ours: BTreeSet<String> = ours.into_iter().filter(comparable).collect();
+        let ours: BTreeSet<String> = ours?.into_iter().filter(comparable).collect();
         match differences(&theirs, &ours) {
             None => Ok(()),
             Some(differences) => Err(Error::Corrupt(format!("source and destination differ: {differences}"))),

@@ -38,12 +38,15 @@ pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
     };
     let sql = sql?;
     steps.done("look");
-    let name = database::name_of(&sql, oid).await?;
-    let name = name.ok_or_else(|| Error::Corrupt("the database was dropped by somebody else".to_owned()))?;
-    database::end_sessions(&sql, oid, database::Sessions::Foreign).await?;
+    let (name, ended, tx) = tokio::join!(
+        database::name_of(&sql, oid),
+        database::end_sessions(&sql, oid, database::Sessions::Foreign),
+        shared.store.transaction("open the database"),
+    );
+    let name = name?.ok_or_else(|| Error::Corrupt("the database was dropped by somebody else".to_owned()))?;
+    ended?;
+    let tx = tx?;
     steps.done("sessions");
-    let tx = shared.store.transaction("open the database").await?;
-    tx.put_role(&role.operation, role).await?;
     let mut open = properties.statements.clone();
     if !properties.owner.is_empty() {
         open.push(format!("ALTER DATABASE {} OWNER TO {}", ident(&name), ident(&properties.owner)));
@@ -53,11 +56,19 @@ pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
         ident(&name),
         properties.connection_limit
     ));
-    tx.run("open the database", &open.join(";\n")).await?;
-    tx.set_memo(&role.operation, &Memo { opened: true, ..memo.clone() }).await?;
+    let (open, opened) = (open.join(";\n"), Memo { opened: true, ..memo.clone() });
+    let all = tx.commit_with(|tx| {
+        Box::pin(async {
+            let (put, opened, noted) = tokio::join!(biased;
+                tx.put_role(&role.operation, role),
+                tx.run("open the database", &open),
+                tx.set_memo(&role.operation, &opened),
+            );
+            put.and(opened).and(noted)
+        })
+    });
+    all.await?;
     steps.done("open");
-    tx.commit().await?;
-    steps.done("commit");
     tracing::info!(operation = %role.operation, took_us = %steps, "opened the database");
     Ok(())
 }

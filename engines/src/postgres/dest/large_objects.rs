@@ -4,13 +4,14 @@ use super::{
     super::{
         payload::large_objects::{self, Record},
         position::Point,
-        sql::{Sql, failed},
+        sql::{Sql, failed, literal},
     },
     live::Live,
     records,
 };
 use crate::{Error, Result};
 use bytes::Bytes;
+use tokio_postgres::types::{ToSql, Type};
 
 /// Each takes a lock until the transaction ends, and a server has room for some thousands in all.
 const OBJECTS_MAX: usize = 400;
@@ -69,25 +70,28 @@ impl Live {
     /// Keeps a piece of the list of the objects that exist at the source, for [`Live::unlink_others`].
     pub(super) async fn keep_object_list(&self, oids: &[u32], to: Point, end: &str) -> Result<()> {
         let what = "keep the list of large objects";
-        let sql = self.sessions.take().await?;
-        sql.run(what, BEGIN).await?;
+        let (marker, oids) =
+            (literal(&to.lsn.to_string()), oids.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
         // The first row says that a list came: it may be empty.
-        let keep = "INSERT INTO causeway.large_object SELECT $1, 0::oid UNION ALL SELECT $1, unnest($2::oid[])";
-        sql.execute(keep, &[&to.lsn.to_string(), &oids]).await.map_err(|error| failed(what, &error))?;
-        self.commit(&sql, what, end).await?;
-        self.sessions.give_back(sql);
-        Ok(())
+        let keep = format!(
+            "SET LOCAL synchronous_commit = off;
+             INSERT INTO causeway.large_object SELECT {marker}, 0::oid UNION ALL SELECT {marker}, unnest('{{{oids}}}'::oid[]); {end}"
+        );
+        self.transact(what, &keep).await
     }
 
-    /// Unlinks every object that is not in the list that came with this marker; fails if one of the list is missing.
+    /// Unlinks every object that is not in the list that came with this marker; fails if one of the list is missing. One look
+    /// is all if there is nothing to be done: clients wait.
     pub(super) async fn unlink_others(&self, at: Point, sql: &Sql) -> Result<()> {
         let what = "unlink large objects";
         let marker = at.lsn.to_string();
         let missing =
             "SELECT count(*) FILTER (WHERE listed.oid = 0), count(*) FILTER (WHERE listed.oid <> 0 AND m.oid IS NULL),
-                 min(listed.oid::int8) FILTER (WHERE listed.oid <> 0 AND m.oid IS NULL)
+                 min(listed.oid::int8) FILTER (WHERE listed.oid <> 0 AND m.oid IS NULL),
+                 (SELECT count(*) FROM pg_largeobject_metadata) - count(DISTINCT m.oid)
              FROM causeway.large_object listed LEFT JOIN pg_largeobject_metadata m USING (oid) WHERE marker = $1";
-        let row = sql.query_one(missing, &[&marker]).await.map_err(|error| failed(what, &error))?;
+        let marker: [(&(dyn ToSql + Sync), Type); 1] = [(&marker, Type::TEXT)];
+        let row = sql.query_typed_one(missing, &marker).await.map_err(|error| failed(what, &error))?;
         if row.get::<_, i64>(0) == 0 {
             return Ok(());
         }
@@ -96,6 +100,9 @@ impl Live {
                 "{count} large objects of the source are missing here, {first} is one"
             )));
         }
+        if row.get::<_, i64>(3) == 0 {
+            return Ok(());
+        }
         let unlink = format!(
             "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata m
              WHERE NOT EXISTS (SELECT FROM causeway.large_object listed WHERE marker = $1 AND listed.oid = m.oid)
@@ -103,7 +110,7 @@ impl Live {
         );
         loop {
             sql.run(what, BEGIN).await?;
-            let row = sql.query_one(&unlink, &[&marker]).await.map_err(|error| failed(what, &error))?;
+            let row = sql.query_typed_one(&unlink, &marker).await.map_err(|error| failed(what, &error))?;
             self.commit(sql, what, "").await?;
             if row.get::<_, i64>(0) == 0 {
                 return Ok(());

@@ -110,17 +110,21 @@ impl Live {
             PartKind::Rows { table, .. } => {
                 let table = self.planned.header.tables.get(*table as usize);
                 let table = table.ok_or_else(|| Error::Corrupt(format!("part {part} is of no table of the plan")))?;
-                self.wait_for_schema().await?;
+                self.until_takes(part).await?;
                 self.unless_interrupted(self.rows(part, table, offset, payload, next, last)).await
             }
             PartKind::LargeObjects => {
-                self.wait_for_schema().await?;
+                self.until_takes(part).await?;
                 self.unless_interrupted(self.large_objects(part, offset, payload, next, last)).await
             }
         }
     }
 
-    async fn wait_for_schema(&self) -> Result<()> {
+    /// Waits until there are tables, for a part that needs them.
+    pub(super) async fn until_takes(&self, part: u32) -> Result<()> {
+        if let PartKind::Schema = self.kind(part)? {
+            return Ok(());
+        }
         let mut ready = self.ready.subscribe();
         let there = async {
             let there = ready.wait_for(|ready| *ready).await;

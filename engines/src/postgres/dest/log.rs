@@ -181,15 +181,18 @@ impl Live {
             let state = self.log.state();
             (state.applier.clone(), state.received, state.extras)
         };
+        let ours = applier.is_none() || received.in_extras();
         let durable = match applier {
             Some(applier) => {
-                let durable = self.or_give_up(applier.durable().await)?;
+                // A commit of ours that waits for the disk takes along what the applier committed.
+                let durable = if ours { applier.committed().await } else { applier.durable().await };
+                let durable = self.or_give_up(durable)?;
                 self.views.touch(applier.touched());
                 Some(durable)
             }
             None => None,
         };
-        if durable.is_none() || received.in_extras() {
+        if ours {
             self.flush_to_disk().await?;
         }
         self.survives(parts);

@@ -23,10 +23,18 @@ impl Live {
         steps.done("apply");
         let sql = self.sessions.take().await?;
         self.end_behind(&sql).await?;
-        all_rows_came(&sql).await?;
         // Once armed, nothing has changed since the replica was prepared here: log would have disarmed it.
-        if !self.log.armed() {
-            self.unlink_others(position, &sql).await?;
+        let armed = self.log.armed();
+        let objects = async {
+            match armed {
+                true => Ok(()),
+                false => self.unlink_others(position, &sql).await,
+            }
+        };
+        let (came, unlinked) = tokio::join!(all_rows_came(&sql), objects);
+        came?;
+        unlinked?;
+        if !armed {
             steps.done("large objects");
             self.refresh_touched().await?;
             steps.done("views");
@@ -36,14 +44,15 @@ impl Live {
         self.compare_catalog(position, &sql).await?;
         steps.done("compare");
         self.sessions.give_back(sql);
-        self.sync().await?;
+        let (synced, ours) = tokio::join!(self.sync(), self.shared.store.check());
+        synced?;
+        ours?;
         let survived = self.log.survived();
         if survived < position {
             return Err(Error::Internal(format!(
                 "the log is durable up to {survived} only, not to the marker {position}"
             )));
         }
-        self.shared.store.check().await?;
         steps.done("sync");
         tracing::info!(operation = %self.operation, %position, took_us = %steps, "prepared a marker");
         Ok(())
@@ -90,7 +99,8 @@ impl Live {
 /// Fails for a table that lost its rows before they were sent, while the log does not tell how.
 async fn all_rows_came(sql: &Sql) -> Result<()> {
     let names = "SELECT string_agg(relation::regclass::text, ', ') FROM causeway.emptied";
-    let row = sql.query_one(names, &[]).await.map_err(|error| failed("look for tables without their rows", &error))?;
+    let row = sql.query_typed_one(names, &[]).await;
+    let row = row.map_err(|error| failed("look for tables without their rows", &error))?;
     match row.get::<_, Option<&str>>(0) {
         None => Ok(()),
         Some(names) => Err(Error::Corrupt(format!(

@@ -161,6 +161,11 @@ impl DestReplica for Replica {
         Err(Error::Misuse(format!("part {part} cannot be compared: a new generation is loaded anew in this engine")))
     }
 
+    async fn until_takes(&self, part: u32) -> Result<()> {
+        let live = self.live().await?;
+        self.explained(live.until_takes(part).await).await
+    }
+
     async fn chunk(&self, part: u32, offset: u64, payload: Bytes, next_offset: u64, last: bool) -> Result<()> {
         let live = self.live().await?;
         self.explained(live.chunk(part, offset, payload, next_offset, last).await).await

@@ -161,7 +161,7 @@ impl Live {
             self.views.stop();
             let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE datname = current_database() AND application_name = 'causeway dest analyze'";
-            sql.query(end, &[]).await.map_err(|error| failed("end the gathering of statistics", &error))?;
+            sql.query_typed(end, &[]).await.map_err(|error| failed("end the gathering of statistics", &error))?;
         }
         Ok(())
     }

@@ -104,22 +104,31 @@ impl Out {
 }
 
 async fn read(sql: &Sql, wire: &mut Wire, memo: &Memo, known: Option<&Known>, out: &mut Out) -> Result<()> {
-    sequences(sql, out).await?;
-    objects(sql, wire, memo, out).await?;
-    unlogged(sql, wire, out).await?;
-    definitions(sql, known, out).await
+    let slot = memo.slot.as_ref().ok_or_else(|| Error::Internal("a marker without a slot".to_owned()))?;
+    // Asked together: clients may be waiting.
+    let (all, all_objects, changed, tables) = tokio::join!(biased;
+        rows(sql, SEQUENCES_WHAT, SEQUENCES_ALL),
+        large_objects::all(sql),
+        large_objects::changed(sql, slot.xmin),
+        plan::tables(sql, 'u'),
+    );
+    sequences(sql, &all?, out).await?;
+    let (all_objects, changed, tables) = (all_objects?, changed?, tables?);
+    let rest = async {
+        objects(wire, &all_objects, &changed, out).await?;
+        unlogged(wire, &tables, out).await
+    };
+    let (rest, lines) = tokio::join!(biased; rest, catalog::lines_as_known(sql, known));
+    rest?;
+    definitions(lines?, out).await
 }
 
+const SEQUENCES_WHAT: &str = "read where the sequences stand";
+const SEQUENCES_ALL: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'causeway' ORDER BY 1, 2";
+
 /// Read from each sequence itself: the view `pg_sequences` knows nothing of one that was restarted.
-async fn sequences(sql: &Sql, out: &mut Out) -> Result<()> {
-    let what = "read where the sequences stand";
-    let all = rows(
-        sql,
-        what,
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'causeway' ORDER BY 1, 2",
-    )
-    .await?;
+async fn sequences(sql: &Sql, all: &[Row], out: &mut Out) -> Result<()> {
     for some in all.chunks(SEQUENCES) {
         let each = |row: &Row| {
             let (schema, name) = (row.text(0), row.text(1));
@@ -127,7 +136,7 @@ async fn sequences(sql: &Sql, out: &mut Out) -> Result<()> {
             format!("SELECT {}, {}, last_value, is_called FROM {sequence}", literal(schema), literal(name))
         };
         let query: Vec<String> = some.iter().map(each).collect();
-        let read = rows(sql, what, &query.join(" UNION ALL ")).await?;
+        let read = rows(sql, SEQUENCES_WHAT, &query.join(" UNION ALL ")).await?;
         let read = read.iter().map(|row| {
             let (schema, name) = (row.owned(0), row.owned(1));
             Ok(Sequence { schema, name, last_value: row.parse(2)?, is_called: row.flag(3) })
@@ -139,16 +148,16 @@ async fn sequences(sql: &Sql, out: &mut Out) -> Result<()> {
 }
 
 /// All that exist, so that the others go, and those that may differ from the seed.
-async fn objects(sql: &Sql, wire: &mut Wire, memo: &Memo, out: &mut Out) -> Result<()> {
-    let all = large_objects::all(sql).await?;
-    let slot = memo.slot.as_ref().ok_or_else(|| Error::Internal("a marker without a slot".to_owned()))?;
-    let changed = large_objects::changed(sql, slot.xmin).await?;
+async fn objects(wire: &mut Wire, all: &[u32], changed: &[u32], out: &mut Out) -> Result<()> {
     let mut lists: Vec<Vec<u32>> = all.chunks(OBJECTS).map(<[u32]>::to_vec).collect();
     if lists.is_empty() {
         lists.push(vec![]);
     }
     for list in lists {
         out.put(Extra::LargeObjectList(list), Bytes::new(), false).await;
+    }
+    if changed.is_empty() {
+        return Ok(());
     }
     reader::set_encoding(wire, "UTF8").await?;
     for some in changed.chunks(CHANGED) {
@@ -168,8 +177,8 @@ async fn objects(sql: &Sql, wire: &mut Wire, memo: &Memo, out: &mut Out) -> Resu
     Ok(())
 }
 
-async fn unlogged(sql: &Sql, wire: &mut Wire, out: &mut Out) -> Result<()> {
-    for found in plan::tables(sql, 'u').await? {
+async fn unlogged(wire: &mut Wire, tables: &[plan::Found], out: &mut Out) -> Result<()> {
+    for found in tables {
         reader::copy_rows(wire, &found.table, 0, None).await?;
         let mut first = true;
         loop {
@@ -188,8 +197,8 @@ async fn unlogged(sql: &Sql, wire: &mut Wire, out: &mut Out) -> Result<()> {
 }
 
 /// The definitions come last, in as many pieces as it takes.
-async fn definitions(sql: &Sql, known: Option<&Known>, out: &mut Out) -> Result<()> {
-    let mut lines = catalog::lines_as_known(sql, known).await?.into_iter().peekable();
+async fn definitions(lines: Vec<String>, out: &mut Out) -> Result<()> {
+    let mut lines = lines.into_iter().peekable();
     loop {
         let (mut piece, mut bytes) = (vec![], 0);
         while let Some(line) = lines.next_if(|line| bytes == 0 || bytes + line.len() <= RAW_BYTES) {

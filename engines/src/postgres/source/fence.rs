@@ -180,26 +180,31 @@ async fn empty(inner: &Inner, role: &SourceRole, inside: &Inside, grace: Duratio
         "FROM pg_stat_activity WHERE datid = {oid} AND pid NOT IN ({}) AND backend_type <> 'autovacuum worker'",
         ours.join(", ")
     );
+    let prepared = format!(
+        "SELECT count(*), min(gid) FROM pg_prepared_xacts WHERE database = {}",
+        literal(role.database.as_str())
+    );
     let (patient, last) = (Instant::now() + grace, Instant::now() + grace + inner.limits.end_wait);
-    loop {
+    let row = loop {
         // Whoever is between two transactions loses least; the others have the grace to come to their end.
         let now = Instant::now();
         let whom = if now < patient { " AND state = 'idle' AND backend_type = 'client backend'" } else { "" };
         rows(sql, what, &format!("SELECT pg_terminate_backend(pid) {others}{whom}")).await?;
-        let left = rows(sql, what, &format!("SELECT pid, backend_type, application_name {others}")).await?;
-        let Some(row) = left.first() else { break };
+        let others = format!("SELECT pid, backend_type, application_name {others}");
+        // Asked together, in this order: once nobody is there, clients wait.
+        let (left, row) = tokio::join!(biased;
+            rows(sql, what, &others),
+            one(sql, "look for prepared transactions", &prepared),
+        );
+        let (left, prepared) = (left?, row?);
+        let Some(row) = left.first() else { break prepared };
         if now >= last {
             let (pid, kind, application) = (row.text(0), row.text(1), row.text(2));
             return Err(Error::Busy(format!("the {kind} with process {pid} ({application:?}) cannot be ended")));
         }
         tokio::time::sleep(LOOK).await;
-    }
+    };
     steps.done("sessions");
-    let prepared = format!(
-        "SELECT count(*), min(gid) FROM pg_prepared_xacts WHERE database = {}",
-        literal(role.database.as_str())
-    );
-    let row = one(sql, "look for prepared transactions", &prepared).await?;
     match row.text(0) {
         "0" => Ok(()),
         count => Err(Error::Busy(format!("{count} transactions are prepared, {:?} among them", row.text(1)))),
@@ -229,9 +234,10 @@ async fn mark(inner: &Inner, stream: &Arc<Stream>, role: &SourceRole, attempt: A
     let Inside { sql, wire, log, memo, .. } = inside;
     // From here on nothing may be given that lies behind a position which is not known yet.
     stream.gate.send_replace(Gate::Hold);
-    let lsn = emit(&sql, MESSAGE, &token(inner, role, attempt)).await?;
-    inner.store.check().await?;
-    let (content, end) = (lsn.0, lsn.1);
+    let token = token(inner, role, attempt);
+    let (emitted, ours) = tokio::join!(emit(&sql, MESSAGE, &token), inner.store.check());
+    let (content, end) = emitted?;
+    ours?;
     let marker = Arc::new(Marker::new(end, Sessions { sql, wire }, memo, stream.known()));
     stream.read_ahead(&marker).await?;
     stream.set_marker(Some(marker));
@@ -256,13 +262,14 @@ pub(super) async fn emit(sql: &Sql, prefix: &str, content: &str) -> Result<(Stri
     let what = "write a marker into the log";
     // One that is not committed synchronously is sent only when something else is.
     let emit = format!(
-        "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, {}, {})",
+        "BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, {}, {}); COMMIT",
         literal(prefix),
         literal(content)
     );
-    rows(sql, what, &emit).await?;
     // Not where the log is being written: what others have not flushed yet goes with a crash of the server, which then writes
     // other changes at the same positions, and the destination would take those for changes that it has.
-    let end = one(sql, what, "SELECT pg_current_wal_flush_lsn()").await?.parse(0)?;
-    Ok((content.to_owned(), end))
+    let (emitted, end) =
+        tokio::join!(biased; sql.run(what, &emit), one(sql, what, "SELECT pg_current_wal_flush_lsn()"));
+    emitted?;
+    Ok((content.to_owned(), end?.parse(0)?))
 }
