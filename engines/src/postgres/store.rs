@@ -9,7 +9,7 @@
 mod takeover;
 mod transaction;
 
-pub(crate) use transaction::Transaction;
+pub(crate) use transaction::{Transaction, encode};
 
 use super::{
     config::PostgresConfig,
@@ -114,7 +114,7 @@ impl Store {
     /// Writes the record of an operation; it is durable once this returns.
     pub(crate) async fn put_role<R: Serialize>(&self, operation: &OperationId, role: &R) -> Result<()> {
         let tx = self.transaction("record a role").await?;
-        let record = transaction::encode(role)?;
+        let record = encode(role)?;
         tx.commit_with(|tx| Box::pin(tx.put_record(operation, record))).await
     }
 

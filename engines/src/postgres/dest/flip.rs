@@ -5,6 +5,7 @@ use super::{
         apply,
         sql::{Sql, failed, ident},
         steps::Steps,
+        store::encode,
     },
     Shared, database,
     memo::Memo,
@@ -56,13 +57,14 @@ pub(super) async fn promote(shared: &Shared, role: &DestRole) -> Result<()> {
         ident(&name),
         properties.connection_limit
     ));
-    let (open, opened) = (open.join(";\n"), Memo { opened: true, ..memo.clone() });
+    let (open, opened) = (open.join(";\n"), encode(&Memo { opened: true, ..memo })?);
+    let record = encode(role)?;
     let all = tx.commit_with(|tx| {
-        Box::pin(async {
+        Box::pin(async move {
             let (put, opened, noted) = tokio::join!(biased;
-                tx.put_role(&role.operation, role),
+                tx.put_record(&role.operation, record),
                 tx.run("open the database", &open),
-                tx.set_memo(&role.operation, &opened),
+                tx.put_memo(&role.operation, opened),
             );
             put.and(opened).and(noted)
         })

@@ -89,7 +89,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// The same for one that is encoded.
-    pub(super) async fn put_record(&self, operation: &OperationId, record: String) -> Result<()> {
+    pub(crate) async fn put_record(&self, operation: &OperationId, record: String) -> Result<()> {
         let put = "INSERT INTO causeway.role (half, operation, record) VALUES ($1, $2, $3)
              ON CONFLICT (half, operation) DO UPDATE SET record = excluded.record, changed = clock_timestamp()";
         let put =
@@ -123,7 +123,11 @@ impl<'a> Transaction<'a> {
 
     /// Notes something about an operation.
     pub(crate) async fn set_memo<M: Serialize>(&self, operation: &OperationId, memo: &M) -> Result<()> {
-        let memo = encode(memo)?;
+        self.put_memo(operation, encode(memo)?).await
+    }
+
+    /// The same for one that is encoded.
+    pub(crate) async fn put_memo(&self, operation: &OperationId, memo: String) -> Result<()> {
         let put = "INSERT INTO causeway.memo (half, operation, memo) VALUES ($1, $2, $3)
              ON CONFLICT (half, operation) DO UPDATE SET memo = excluded.memo";
         let put = self.execute_typed(put, &[self.half(), (&operation.as_str(), Type::TEXT), (&memo, Type::TEXT)]).await;
@@ -166,7 +170,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// The same together with its last statements: the commit is sent behind them without waiting for their answers, and
-    /// comes to nothing if one of them fails.
+    /// comes to nothing if one of them fails at the server. What could fail before it is sent, such as encoding, is done before.
     pub(crate) async fn commit_with<F>(mut self, last: F) -> Result<()>
     where
         F: for<'s> FnOnce(&'s Self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 's>>,
@@ -202,7 +206,7 @@ impl Deref for Transaction<'_> {
     }
 }
 
-pub(super) fn encode(value: &impl Serialize) -> Result<String> {
+pub(crate) fn encode(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Internal(format!("encode a record: {error}")))
 }
 
