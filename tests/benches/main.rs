@@ -35,6 +35,9 @@ pub struct Args {
     /// Transactions for the log to catch up with
     #[arg(long, default_value_t = 60_000)]
     log_transactions: u64,
+    /// The kind of backlog (PostgreSQL): tpcb, insert or update; may be repeated; all if left out
+    #[arg(long, value_name = "KIND")]
+    backlog: Vec<String>,
     /// Moves whose freezes are measured
     #[arg(long, default_value_t = 50)]
     moves: u32,

@@ -31,7 +31,8 @@ pub fn measure(args: &Args) -> Vec<Row> {
     native(&cluster, west);
     let op = cluster.start_copy(west);
     op.until_ready();
-    let rows = WORKLOADS.iter().map(|workload| row(args, &cluster, &op, workload)).collect();
+    let asked = |workload: &&Workload| args.backlog.is_empty() || args.backlog.iter().any(|name| name == workload.name);
+    let rows = WORKLOADS.iter().filter(asked).map(|workload| row(args, &cluster, &op, workload)).collect();
     op.cancel();
     op.until_ended();
     peers::unsubscribe(&cluster, west, NATIVE);
@@ -114,5 +115,5 @@ fn write(cluster: &Cluster, workload: &Workload, transactions: u64) -> String {
 }
 
 fn arrived(cluster: &Cluster, database: &str, marker: &str) {
-    Side::east(cluster).until(database, &format!("SELECT count(*) FROM marker WHERE id = {marker}"), "1");
+    Side::east(cluster).until(database, &format!("SELECT count(*)::text FROM marker WHERE id = {marker}"), "1");
 }
