@@ -1,5 +1,6 @@
 //! Reads the log of one database from its replication slot.
 
+mod backlog;
 pub(crate) mod pgoutput;
 mod segment;
 mod state;
@@ -99,6 +100,11 @@ impl LogReader {
             state.ask_status = true;
             self.shared.control.notify_one();
         }
+    }
+
+    /// Nobody will be able to connect, so the walsender has to stay the one who reads; it is as soon as it can for a while.
+    pub(crate) fn leave_to_walsender(&self) {
+        self.shared.lock().leave_to_walsender();
     }
 
     /// When nothing that commits after `after` has been read: the LSN up to which that is known. The server is asked where it

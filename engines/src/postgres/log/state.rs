@@ -23,6 +23,8 @@ const PIECE_BYTES_MAX: usize = 1 << 20;
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 /// While there is a backlog a piece waits until it has so much: small ones cost a transaction each at the destination.
 const HELD_BYTES_MIN: usize = 64 << 10;
+/// When a session was not the way to read a backlog, the walsender is it for so long.
+const WITHOUT_SESSION: Duration = Duration::from_secs(60);
 /// Markers remembered for callers who ask later; an operation has one an attempt.
 const MARKERS_MAX: usize = 64;
 /// A position moves without changes when the log has grown by so much, or after so long, so that the slot follows.
@@ -63,6 +65,10 @@ pub(super) struct State {
     pub(super) demand: bool,
     /// The server accepted the request for the stream.
     pub(super) streaming: bool,
+    /// The walsender has to do until then, however much there is.
+    no_session_until: Option<Instant>,
+    /// And until a caller takes something again.
+    untaken: bool,
     pub(super) stopping: bool,
     pub(super) failed: Option<Error>,
     pub(super) reported: bool,
@@ -98,6 +104,8 @@ impl State {
             ask_status: false,
             demand: true,
             streaming: false,
+            no_session_until: None,
+            untaken: false,
             stopping: false,
             failed: None,
             reported: false,
@@ -133,6 +141,36 @@ impl State {
         (self.ask, self.restart, self.demand)
     }
 
+    /// Whether what was read ends with a transaction.
+    pub(super) fn between_transactions(&self) -> bool {
+        !self.context.in_transaction() && !self.skipping
+    }
+
+    /// Where what was read ends.
+    pub(super) fn read_to(&self) -> Point {
+        self.builder.to()
+    }
+
+    /// No session reads for a while; one that does ends with its call.
+    pub(super) fn leave_to_walsender(&mut self) {
+        self.no_session_until = Some(Instant::now() + WITHOUT_SESSION);
+    }
+
+    /// Nobody takes anything: no session reads until somebody does.
+    pub(super) fn is_untaken(&mut self) {
+        self.untaken = true;
+    }
+
+    /// Whether a session may read a backlog.
+    pub(super) fn may_have_session(&self) -> bool {
+        !self.untaken && self.no_session_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// The walsender may begin at `lsn`, where a transaction ended.
+    pub(super) fn go_on_at(&mut self, lsn: Lsn) {
+        (self.start, self.hold) = (self.start.max(lsn), false);
+    }
+
     /// Bytes of log in memory.
     pub(super) fn held(&self) -> usize {
         self.queue.iter().map(|batch| batch.payload.len()).sum::<usize>() + self.builder.len()
@@ -148,7 +186,9 @@ impl State {
             match (frame[0], frame.get(5)) {
                 (b'd', Some(b'w')) => {
                     let message = frame.get(30..).ok_or_else(|| broken(WHAT, "a log message is cut off"))?;
-                    self.message(message)?;
+                    if self.take_in(message, now)? && !self.has_room() {
+                        return Ok((at + len, reply));
+                    }
                 }
                 (b'd', Some(b'k')) => reply |= self.keepalive(&frame[6..], now)?,
                 (b'E', _) => return Err(server_error(WHAT, &frame[5..])),
@@ -159,16 +199,20 @@ impl State {
                 _ => {}
             }
             at += len;
-            // A piece ends with a transaction, unless that is a large one.
-            let enough = if self.context.in_transaction() { 2 * self.max } else { self.max };
-            if self.builder.len() >= enough {
-                self.seal(now);
-                if !self.has_room() {
-                    break;
-                }
-            }
         }
         Ok((at, reply))
+    }
+
+    /// Takes a message in. Answers whether a piece was finished by it.
+    pub(super) fn take_in(&mut self, message: &[u8], now: i64) -> Result<bool> {
+        self.message(message)?;
+        // A piece ends with a transaction, unless that is a large one.
+        let enough = if self.context.in_transaction() { 2 * self.max } else { self.max };
+        let full = self.builder.len() >= enough;
+        if full {
+            self.seal(now);
+        }
+        Ok(full)
     }
 
     fn message(&mut self, bytes: &[u8]) -> Result<()> {
@@ -207,6 +251,12 @@ impl State {
         let cut = || broken(WHAT, "a keepalive is cut off");
         let end = Lsn(u64::from_be_bytes(*body.first_chunk().ok_or_else(cut)?));
         let reply = *body.get(16).ok_or_else(cut)? == 1;
+        self.reached(end, now);
+        Ok(reply)
+    }
+
+    /// Goes on to `end`, up to which everything came in.
+    pub(super) fn reached(&mut self, end: Lsn, now: i64) {
         self.saw(end);
         let idle = !self.context.in_transaction() && self.builder.is_empty() && !self.skipping;
         let to = self.builder.to();
@@ -226,7 +276,6 @@ impl State {
             self.builder = Builder::new(Point::at(end));
             self.boundaries.push_back(end);
         }
-        Ok(reply)
     }
 
     /// Everything that ends at or before `lsn` came in.
@@ -303,6 +352,7 @@ impl State {
             }
         }
         self.queue.push_front(front.clone());
+        self.untaken = false;
         Ok(Take::Batch(front))
     }
 
@@ -346,7 +396,7 @@ impl State {
     }
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,7 @@
 //! The task that holds the walsender's connection.
 
 use super::{
-    Shared,
+    Shared, backlog,
     state::{State, WHAT},
 };
 use crate::{
@@ -36,6 +36,11 @@ const SHORT_READS_TIME: Duration = Duration::from_millis(10);
 const HELD_READ_BYTES: usize = 32 << 10;
 /// The backlog is over when little came so often in a row.
 const IDLE_ROUNDS: u32 = 4;
+/// While there is a backlog its length is looked at after so much, more than is read ahead of a caller who is away, and so long.
+const LOOK_BYTES: usize = 16 << 20;
+const LOOK_TIME: Duration = Duration::from_secs(5);
+/// Also when nothing was taken for so long.
+const AWAY_TIME: Duration = Duration::from_secs(1);
 /// What one read asks for.
 const READ_BYTES: usize = 256 << 10;
 /// A row from this size on is read to where it stays.
@@ -87,6 +92,11 @@ async fn session(shared: &Shared, stream: &Stream) -> Result<()> {
     let mut wire = Wire::connect(&stream.config, &stream.database, "source log", true).await?;
     claim(&mut wire, stream, from).await?;
     let status_every = status_every(&mut wire).await?;
+    let start = match backlog::read(shared, stream, &mut wire).await? {
+        None => None,
+        Some(backlog::End::At(lsn)) => Some(lsn),
+        Some(backlog::End::Cut) => return Ok(()),
+    };
     let channel = wire.into_channel();
     let mut reader = Reader {
         channel,
@@ -98,41 +108,53 @@ async fn session(shared: &Shared, stream: &Stream) -> Result<()> {
         backlogged: false,
         idle_rounds: 0,
         short: (0, Instant::now()),
+        looked: (0, Instant::now()),
+        blocked: None,
     };
-    reader.start(stream).await?;
+    reader.start(stream, start).await?;
     shared.lock().streaming = true;
     shared.changed.notify_waiters();
-    reader.run().await
+    reader.run(stream).await
 }
 
 /// Makes sure that the slot still holds the log from `from` on, and ends whoever reads from it.
 async fn claim(wire: &mut Wire, stream: &Stream, from: Point) -> Result<()> {
     let lost = |how: &str| Error::LogLost(format!("the replication slot {:?} {how}", stream.slot));
     let query = format!(
-        "SELECT confirmed_flush_lsn, coalesce(wal_status, ''), active_pid FROM pg_catalog.pg_replication_slots \
+        "SELECT confirmed_flush_lsn, coalesce(wal_status, '') FROM pg_catalog.pg_replication_slots \
          WHERE slot_name = {} AND database = current_database()",
         sql::literal(&stream.slot)
+    );
+    end_user(wire, &stream.slot).await?;
+    let rows = wire.query(WHAT, &query).await?;
+    let Some([Some(confirmed), Some(status)]) = rows.first().map(Vec::as_slice) else {
+        return Err(lost("is gone"));
+    };
+    if status == "lost" {
+        return Err(lost("was invalidated"));
+    }
+    // Inside a transaction the point is one past the start of its commit.
+    let confirmed: Lsn = confirmed.parse()?;
+    if confirmed > from.lsn || (confirmed == from.lsn && from.index > 0) {
+        return Err(lost(&format!("begins at {confirmed}, after {from}")));
+    }
+    Ok(())
+}
+
+/// Ends whoever reads from a slot: a dead agent's process, or that of one whose lock we took. Without the slot there is nobody.
+pub(super) async fn end_user(wire: &mut Wire, slot: &str) -> Result<()> {
+    let query = format!(
+        "SELECT active_pid, pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \
+         WHERE slot_name = {} AND active_pid IS NOT NULL",
+        sql::literal(slot)
     );
     let deadline = Instant::now() + SLOT_FREE_TIME;
     loop {
         let rows = wire.query(WHAT, &query).await?;
-        let Some([Some(confirmed), Some(status), active]) = rows.first().map(Vec::as_slice) else {
-            return Err(lost("is gone"));
-        };
-        if status == "lost" {
-            return Err(lost("was invalidated"));
-        }
-        // Inside a transaction the point is one past the start of its commit.
-        let confirmed: Lsn = confirmed.parse()?;
-        if confirmed > from.lsn || (confirmed == from.lsn && from.index > 0) {
-            return Err(lost(&format!("begins at {confirmed}, after {from}")));
-        }
-        let Some(active) = active else { return Ok(()) };
+        let Some([Some(pid), _]) = rows.first().map(Vec::as_slice) else { return Ok(()) };
         if Instant::now() > deadline {
-            return Err(Error::Busy(format!("process {active} reads from the replication slot {:?}", stream.slot)));
+            return Err(Error::Busy(format!("process {pid} reads from the replication slot {slot:?}")));
         }
-        // It is a dead agent's, or that of one whose lock we took.
-        wire.query(WHAT, &format!("SELECT pg_catalog.pg_terminate_backend({active})")).await?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -162,13 +184,18 @@ struct Reader<'a> {
     idle_rounds: u32,
     /// Short reads, and since when.
     short: (u32, Instant),
+    /// What came of a backlog since its length was looked at, and when that was.
+    looked: (usize, Instant),
+    /// Since when there is no room.
+    blocked: Option<Instant>,
 }
 
 impl Reader<'_> {
-    async fn start(&mut self, stream: &Stream) -> Result<()> {
-        // From where the slot stands: the server would skip a transaction that we have half of if it were told our place.
+    async fn start(&mut self, stream: &Stream, from: Option<Lsn>) -> Result<()> {
+        // Mostly from where the slot stands: the server would skip a transaction that we have half of if it were told our place.
+        let from = from.unwrap_or(Lsn(0));
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {}, messages 'true', binary '{}')",
+            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, messages 'true', binary '{}')",
             sql::ident(&stream.slot),
             sql::literal(&sql::ident(&stream.publication)).trim_start(),
             stream.binary
@@ -187,7 +214,7 @@ impl Reader<'_> {
     }
 
     /// Reads until it fails, or until it has to start somewhere else.
-    async fn run(&mut self) -> Result<()> {
+    async fn run(&mut self, stream: &Stream) -> Result<()> {
         loop {
             let (stop, ask, room, reply, confirmed, news) = {
                 let mut guard = self.shared.lock();
@@ -197,6 +224,7 @@ impl Reader<'_> {
                 let (consumed, reply) = if room { state.consume(unread)? } else { (0, false) };
                 unread.advance(consumed);
                 let news = consumed > 0 || state.hold != self.held;
+                self.looked.0 += if self.backlogged { consumed } else { 0 };
                 self.held = state.hold;
                 let stop = state.stopping || state.restart.is_some();
                 (stop, state.ask, state.has_room(), reply, std::mem::take(&mut state.ask_status), news)
@@ -205,7 +233,11 @@ impl Reader<'_> {
             if news {
                 self.shared.changed.notify_waiters();
             }
-            if stop {
+            // A destination that was away has much to catch up on.
+            if room && self.blocked.take().is_some_and(|since| since.elapsed() >= AWAY_TIME) {
+                self.looked.0 = LOOK_BYTES;
+            }
+            if stop || room && self.is_slow(stream).await {
                 return self.end().await;
             }
             // Now and then the server is asked too where it stands: a database in which nothing happens confirms by that.
@@ -216,6 +248,7 @@ impl Reader<'_> {
             }
             let ask = ask && !asks;
             if !room {
+                self.blocked.get_or_insert_with(Instant::now);
                 let due = self.status_due;
                 tokio::select! {
                     () = self.shared.control.notified() => {}
@@ -226,6 +259,16 @@ impl Reader<'_> {
             self.large_row().await?;
             self.wait(ask).await?;
         }
+    }
+
+    /// Whether there is a backlog for which an ordinary session is worth it.
+    async fn is_slow(&mut self, stream: &Stream) -> bool {
+        let (came, since) = self.looked;
+        if came < LOOK_BYTES || since.elapsed() < LOOK_TIME {
+            return false;
+        }
+        self.looked = (0, Instant::now());
+        backlog::is_long(self.shared, stream).await
     }
 
     /// Waits for more of the log, for a wish of the callers, or until the server has to hear from us.
@@ -269,7 +312,7 @@ impl Reader<'_> {
         self.idle_rounds = if came < SHORT_READ_BYTES { self.idle_rounds + 1 } else { 0 };
         // A walsender that has to share its processor pauses too.
         if came == 0 || self.idle_rounds >= IDLE_ROUNDS {
-            (self.backlogged, self.idle_rounds, self.short) = (false, 0, (0, Instant::now()));
+            (self.backlogged, self.idle_rounds, self.short, self.looked.0) = (false, 0, (0, Instant::now()), 0);
         }
         Ok(())
     }

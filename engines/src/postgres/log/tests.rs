@@ -265,6 +265,121 @@ async fn a_slow_reader_holds_the_walsender_up_and_keeps_it_alive() {
     assert_eq!(rows(&rest).len() + rows(&[first]).len(), 100_000);
 }
 
+/// Transactions that the walsender gave, in contrast to a session with a copy of the slot.
+async fn given_by_the_walsender(source: &Source) -> u64 {
+    // The figures come when the process ends.
+    let query = "SELECT total_txns FROM pg_stat_replication_slots WHERE slot_name = 'slot'";
+    source.cluster.value("postgres", query).await.parse().expect("a number")
+}
+
+/// Each a transaction with rows of its own and an end that is rolled back, from `low` on.
+async fn transactions(source: &Source, low: i32, count: i32) -> Lsn {
+    let one = "CREATE OR REPLACE PROCEDURE fill(low int, count int) LANGUAGE plpgsql AS $$ BEGIN \
+        FOR n IN low .. low + count - 1 LOOP \
+            INSERT INTO t VALUES (n, repeat('x', 100)); \
+            BEGIN INSERT INTO t VALUES (-n); RAISE 'no'; EXCEPTION WHEN raise_exception THEN NULL; END; \
+            COMMIT; \
+        END LOOP; END $$";
+    source.cluster.run("postgres", one).await;
+    for low in (low..low + count).step_by(500) {
+        source.run(&format!("CALL fill({low}, {})", count.min(500))).await;
+        // From here a slot may begin anew.
+        source.run("CHECKPOINT").await;
+    }
+    source.now().await
+}
+
+#[tokio::test]
+async fn a_long_backlog_is_read_by_a_session_and_the_walsender_goes_on() {
+    let source = Source::new("CREATE TABLE t (i int PRIMARY KEY, pad text)").await;
+    let until = transactions(&source, 1, 2000).await;
+    let reader = source.reader(source.from).await.expect("it starts");
+    let batches = drain(&reader, Point::at(source.from), 10 * KIB, until).await;
+    assert!(rows(&batches) == inserts(1..=2000), "{:?}", rows(&batches).len());
+    assert_eq!(batches.iter().map(|batch| batch.transactions).sum::<u64>(), 2000);
+    // What was open at the end of the backlog, and what came behind it.
+    let after = batches[batches.len() - 1].to;
+    let until = transactions(&source, 2001, 10).await;
+    assert!(rows(&drain(&reader, after, KIB, until).await) == inserts(2001..=2010));
+    // From the middle again: what is held is passed over.
+    let middle = batches[batches.len() / 2].to;
+    let mut rest = batches[batches.len() / 2 + 1..].to_vec();
+    rest.extend(drain(&reader, after, KIB, until).await);
+    assert!(rows(&drain(&reader, middle, KIB * KIB, until).await) == rows(&rest));
+    // All of it is confirmed, and nothing is left but the slot.
+    reader.confirm(until);
+    let left =
+        format!("SELECT string_agg(slot_name, ',') FROM pg_replication_slots WHERE confirmed_flush_lsn >= '{until}'");
+    while source.cluster.value("postgres", &left).await != "slot" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    reader.stop().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let given = given_by_the_walsender(&source).await;
+    assert!(given < 1000, "{given} of 2,010 transactions, some of them twice");
+}
+
+#[tokio::test]
+async fn the_slot_follows_while_a_session_reads() {
+    let source = Source::new("CREATE TABLE t (i int PRIMARY KEY, pad text)").await;
+    let until = transactions(&source, 1, 6000).await;
+    let reader = source.reader(source.from).await.expect("it starts");
+    let confirmed = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'slot'";
+    let (mut after, mut moved, mut count) = (Point::at(source.from), HashSet::new(), 0);
+    while after < Point::at(until) {
+        let batch = reader.batch(after, 4 * KIB, Some(Point::at(until))).await.expect("a batch");
+        after = batch.to;
+        count += rows(&[batch]).len();
+        reader.confirm(after.lsn);
+        moved.insert(source.cluster.value("postgres", confirmed).await);
+        assert!(reader.health().is_ok());
+    }
+    assert_eq!(count, 6000);
+    assert!(moved.len() > 2, "{moved:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_dies_and_slots_that_are_taken_leave_the_backlog_to_the_walsender() {
+    let source = Source::new("CREATE TABLE t (i int PRIMARY KEY, pad text)").await;
+    let until = transactions(&source, 1, 6000).await;
+    let reader = source.reader(source.from).await.expect("it starts");
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'causeway source backlog'";
+    let (mut after, mut batches, mut killed) = (Point::at(source.from), Vec::new(), 0);
+    while after < Point::at(until) {
+        let batch = reader.batch(after, 4 * KIB, Some(Point::at(until))).await.expect("a batch");
+        after = batch.to;
+        batches.push(batch);
+        if killed == 0 {
+            killed = source.cluster.value("postgres", kill).await.parse().expect("a number");
+        }
+    }
+    assert_eq!(killed, 1);
+    assert!(rows(&batches) == inserts(1..=6000));
+    reader.stop().await;
+    let take = "SELECT pg_create_physical_replication_slot('taken' || n) FROM generate_series(1, \
+        current_setting('max_replication_slots')::int - 1) n";
+    source.cluster.run("postgres", take).await;
+    let reader = source.reader(source.from).await.expect("it starts");
+    assert!(rows(&drain(&reader, Point::at(source.from), 64 * KIB, until).await) == inserts(1..=6000));
+}
+
+#[tokio::test]
+async fn a_transaction_that_stays_open_leaves_the_backlog_to_the_walsender() {
+    let source = Source::new("CREATE TABLE t (i int PRIMARY KEY, pad text)").await;
+    let open = source.cluster.client("postgres").await.expect("connect");
+    open.batch_execute("BEGIN; INSERT INTO t VALUES (0)").await.expect("it runs");
+    transactions(&source, 1, 4000).await;
+    open.batch_execute("COMMIT").await.expect("it runs");
+    let until = transactions(&source, 4001, 10).await;
+    let reader = source.reader(source.from).await.expect("it starts");
+    let batches = drain(&reader, Point::at(source.from), 64 * KIB, until).await;
+    assert!(rows(&batches) == [inserts(1..=4000), inserts(0..=0), inserts(4001..=4010)].concat());
+    reader.stop().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let given = given_by_the_walsender(&source).await;
+    assert!(given > 1000, "{given}");
+}
+
 #[tokio::test]
 async fn a_reader_without_news_lets_the_processor_rest() {
     let source = Source::new("CREATE TABLE t (i int PRIMARY KEY)").await;

@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(2);
 /// A login takes milliseconds; what takes longer is stuck in authentication or in a delay that was configured.
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// A walsender is there after a moment, unless the end of the log is far away: then it is too early for a fence.
+const WALSENDER_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// The prefix of the message that marks a fence.
 const MESSAGE: &str = "causeway.fence";
 
@@ -113,9 +116,17 @@ async fn connect(inner: &Inner, stream: &Arc<Stream>) -> Result<Inside> {
         "SELECT active_pid FROM pg_replication_slots WHERE slot_name = {} AND active_pid IS NOT NULL",
         literal(&stream.names.slot)
     );
-    let walsender = one(&sql, "look for the process that sends the log", &walsender).await;
-    let walsender =
-        walsender.map_err(|_| Error::Busy("the log is not being read at the moment".to_owned()))?.parse(0)?;
+    log.leave_to_walsender();
+    let until = Instant::now() + WALSENDER_TIME_MAX;
+    let walsender = loop {
+        match rows(&sql, "look for the process that sends the log", &walsender).await?.first() {
+            Some(row) => break row.parse(0)?,
+            None if Instant::now() >= until => {
+                return Err(Error::Busy("the log is not being read at the moment".to_owned()));
+            }
+            None => tokio::time::sleep(LOOK).await,
+        }
+    };
     let pids = vec![own, wire.backend_pid(), walsender];
     let outside = inner.maintenance("source fence").await?;
     let memo = Arc::new(inner.store.memo(&stream.role.operation).await?.unwrap_or_default());

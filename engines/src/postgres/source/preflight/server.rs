@@ -54,7 +54,8 @@ fn settings(subject: &Subject<'_>) -> String {
     let own = literal(subject.slot.as_deref().unwrap_or(""));
     format!(
         "SELECT current_setting('server_version_num'), pg_is_in_recovery(), current_setting('wal_level'),
-            current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots WHERE slot_name <> {own}),
+            current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots
+                WHERE slot_name <> {own} AND NOT (temporary AND starts_with(slot_name, 'causeway_'))),
             current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'
                 AND application_name <> 'causeway source log'),
             (SELECT setting::bigint * 1024 * 1024 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
