@@ -3,7 +3,10 @@
 
 use crate::{median, table::Row};
 use causeway_tests::{Application, Cluster, Kind, operation::request};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+/// For readiness: a load that takes the whole machine lets nobody catch up quickly.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Moves a database from west to east, back, and so on. The application has made `before` more commits when a move is completed,
 /// and `after` more when the next one begins.
@@ -23,7 +26,7 @@ impl Moves {
                 std::mem::swap(&mut request.source, &mut request.destination);
             }
             let op = cluster.start(request);
-            op.until_ready();
+            op.until_ready_within(PATIENCE);
             // Let some of the ordinary load pass before each completion.
             application.until_more_commits(self.before);
             op.complete();

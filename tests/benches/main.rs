@@ -23,7 +23,7 @@ pub struct Args {
     /// What to measure; may be repeated; everything if left out
     #[arg(long, value_enum)]
     only: Vec<Subject>,
-    /// Where the databases are made; the system's place for temporary files if left out
+    /// Where the databases are made, a directory that the account postgres can enter; the system's place for temporary files if left out
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Size of the database for the seed, in units of 1000000 bytes
@@ -54,6 +54,9 @@ pub struct Args {
     /// Seconds for which it is looked at while all its operations are ready
     #[arg(long, default_value_t = 30)]
     scale_seconds: u64,
+    /// Leave the peers out: for a profile of Causeway alone
+    #[arg(long)]
+    alone: bool,
     /// Be the agents of so many instances: the bench starts itself so
     #[arg(long, hide = true)]
     serve_agents: Option<usize>,
@@ -91,6 +94,12 @@ fn main() -> ExitCode {
     if let Some(count) = args.serve_agents {
         scale::agents::run(count, scale::SEEDING);
         return ExitCode::SUCCESS;
+    }
+    if let Some(dir) = &args.dir
+        && let Err(error) = std::fs::create_dir_all(dir)
+    {
+        eprintln!("--dir {}: {error}", dir.display());
+        return ExitCode::FAILURE;
     }
     causeway_tests::binaries::take_as_built();
     if cfg!(debug_assertions) {

@@ -21,20 +21,23 @@ pub fn measure(args: &Args) -> Vec<Row> {
     let cluster = super::cluster(args);
     let scale = args.seed_mb.div_ceil(13).max(1);
     data::pgbench(&Side::west(&cluster), "load", scale);
-    let alone = Load::start(&cluster).over(|| std::thread::sleep(UNDISTURBED));
+    let (alone, _) = Load::start(&cluster).over(|| std::thread::sleep(UNDISTURBED));
     let ours = Load::start(&cluster).over(|| {
         let op = cluster.start_copy("load");
-        op.until_ready();
+        op.until_ready_within(super::PATIENCE);
         op.cancel();
         op.until_ended();
     });
-    let relative = |tps: f64| format!("{:.0} % of {alone:.0} tps", tps / alone * 100.0);
+    let told =
+        |(tps, seconds): (f64, f64)| format!("{:.0} % of {alone:.0} tps for {seconds:.0} s", tps / alone * 100.0);
+    eprintln!("  Causeway: {}", told(ours));
     let mut rows = Vec::new();
     for peer in PEERS.iter().filter(|peer| peers::is_there(peer.program)) {
         peers::fresh(&cluster, "load");
-        let theirs = Load::start(&cluster).over(|| (peer.copy)(&cluster, "load"));
-        let row = Row::of("tps at the source while it is copied", relative(ours));
-        rows.push(row.against(format!("{}: {}", peer.name, relative(theirs)), ours / theirs));
+        let theirs = Load::start(&cluster).over(|| (peer.copy_live)(&cluster, "load"));
+        eprintln!("  {}: {}", peer.name, told(theirs));
+        let row = Row::of("tps at the source while it is copied", told(ours));
+        rows.push(row.against(format!("{}: {}", peer.name, told(theirs)), ours.0 / theirs.0));
         peers::fresh(&cluster, "load");
         Side::east(&cluster).sql("postgres", "DROP DATABASE load");
     }
@@ -66,16 +69,16 @@ impl Load {
         load
     }
 
-    /// Transactions a second while something goes on.
-    fn over(mut self, what: impl FnOnce()) -> f64 {
+    /// Transactions a second while something goes on, and how many seconds it does.
+    fn over(mut self, what: impl FnOnce()) -> (f64, f64) {
         self.told.try_iter().for_each(drop);
         let started = Instant::now();
         what();
-        let seconds = started.elapsed().as_secs().max(1) as usize;
-        let all: Vec<f64> = self.told.try_iter().take(seconds).collect();
+        let seconds = started.elapsed().as_secs_f64();
+        let all: Vec<f64> = self.told.try_iter().take(seconds.max(1.0) as usize).collect();
         let _ = self.pgbench.kill();
         let _ = self.pgbench.wait();
         assert!(!all.is_empty(), "it lasted at least a second");
-        all.iter().sum::<f64>() / all.len() as f64
+        (all.iter().sum::<f64>() / all.len() as f64, seconds)
     }
 }

@@ -56,7 +56,7 @@ fn cluster_both_ways(args: &Args) -> Cluster {
 
 fn builder(args: &Args) -> Builder {
     let binaries = Binaries::find(None).expect("find PostgreSQL");
-    let mut options = Options::new(binaries);
+    let mut options = Options { inside: args.dir.clone(), ..Options::new(binaries) };
     for (name, value) in SETTINGS {
         options = options.setting(name, value);
     }

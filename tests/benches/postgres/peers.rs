@@ -10,13 +10,22 @@ pub struct Peer {
     /// The program it needs; without it the peer is left out.
     pub program: &'static str,
     pub copy: fn(&Cluster, &str),
+    /// The same while applications write.
+    pub copy_live: fn(&Cluster, &str),
 }
 
 /// All of them.
 pub const PEERS: [Peer; 3] = [
-    Peer { name: "pg_dump | pg_restore", program: "pg_restore", copy: dump },
-    Peer { name: "native subscription, indexes afterwards", program: "pg_restore", copy: subscribe },
-    Peer { name: "pgcopydb", program: "pgcopydb", copy: pgcopydb },
+    Peer { name: "pg_dump | pg_restore", program: "pg_restore", copy: dump, copy_live: dump },
+    Peer {
+        name: "native subscription",
+        program: "pg_restore",
+        // Indexes afterwards is quicker.
+        copy: |cluster, database| subscribe(cluster, database, false),
+        // Without keys it cannot apply what is changed meanwhile, and never gets through.
+        copy_live: |cluster, database| subscribe(cluster, database, true),
+    },
+    Peer { name: "pgcopydb", program: "pgcopydb", copy: pgcopydb, copy_live: pgcopydb },
 ];
 
 /// Whether a program can be run here.
@@ -38,8 +47,8 @@ fn dump(cluster: &Cluster, database: &str) {
     assert!(restored.success() && dump.wait().expect("wait for pg_dump").success(), "dump and restore");
 }
 
-/// Schema first, rows through a subscription, then the rest of the schema on two connections.
-fn subscribe(cluster: &Cluster, database: &str) {
+/// Schema first, rows through a subscription, and the rest of the schema before or, on two connections, after them.
+fn subscribe(cluster: &Cluster, database: &str, keys_first: bool) {
     let (west, east) = (Side::west(cluster), Side::east(cluster));
     let dump = cluster.dir().join("native.dump");
     let file = File::create(&dump).expect("make a file");
@@ -52,11 +61,17 @@ fn subscribe(cluster: &Cluster, database: &str) {
     assert!(dumped.success(), "dump the schema");
     let path = dump.to_str().expect("a path in UTF-8");
     west.sql(database, "DROP PUBLICATION IF EXISTS peers; CREATE PUBLICATION peers FOR ALL TABLES");
+    let rest = || east.run("pg_restore", &["--section=post-data", "-j2", "-d", database, path]);
     east.run("pg_restore", &["--section=pre-data", "-d", database, path]);
+    if keys_first {
+        rest();
+    }
     subscription(cluster, database, database, "copy_data = true");
     let left = "SELECT count(*) FILTER (WHERE srsubstate <> 'r') || '/' || (count(*) > 0) FROM pg_subscription_rel";
     east.until(database, left, "0/true");
-    east.run("pg_restore", &["--section=post-data", "-j2", "-d", database, path]);
+    if !keys_first {
+        rest();
+    }
 }
 
 /// A subscription of `to` at east to everything in `from` at west.

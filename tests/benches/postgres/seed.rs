@@ -22,7 +22,7 @@ pub fn measure(args: &Args) -> Vec<Row> {
 
 fn rows(args: &Args, cluster: &Cluster, database: &str, what: &str) -> Vec<Row> {
     let bytes = data::table_bytes(&Side::west(cluster), database);
-    let here: Vec<_> = PEERS.iter().filter(|peer| peers::is_there(peer.program)).collect();
+    let here: Vec<_> = PEERS.iter().filter(|peer| !args.alone && peers::is_there(peer.program)).collect();
     let mut ours = Vec::new();
     let mut theirs = vec![Vec::new(); here.len()];
     // Everybody is first once, and last once: files of the log that are there already are cheaper than new ones.
