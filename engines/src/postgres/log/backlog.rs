@@ -7,7 +7,7 @@
 
 use super::{
     Shared,
-    state::{WHAT, now_ms},
+    state::{Large, State, WHAT, now_ms},
     task::{Stream, end_user},
 };
 use crate::{
@@ -31,8 +31,10 @@ const AGAIN_TIMES: u64 = 4;
 const STRETCH_BYTES_MAX: u64 = 4 * STRETCH_BYTES;
 /// ... and from here on the walsender does it with less.
 const AGAIN_BYTES_MAX: u64 = AGAIN_TIMES * STRETCH_BYTES_MAX;
-/// What is read at once.
+/// What is read at once; a larger message is read to where it stays, so that it is in memory once.
 const READ_BYTES: usize = 256 << 10;
+/// The server makes no larger ones.
+const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// The slot itself follows in steps of so much: what it retains counts against the operation's budget.
 const FOLLOW_BYTES: u64 = STRETCH_BYTES;
 /// A call holds a snapshot, which keeps vacuum from its work: when the destination takes nothing for so long it is given up.
@@ -182,19 +184,32 @@ fn options(stream: &Stream) -> String {
 
 /// Takes in what a call gives. Answers whether that was all of it: somebody may want something else, or nobody take it.
 async fn rows_of(shared: &Shared, session: &mut Wire) -> Result<bool> {
+    let mut large: Option<Pieces> = None;
     loop {
         if !room(shared).await {
             return Ok(false);
         }
         let chunk = tokio::select! {
-            chunk = session.copy_rows(READ_BYTES) => chunk?,
+            chunk = session.copy_chunk(READ_BYTES) => chunk?,
             () = wanted(shared) => return Ok(false),
         };
         let mut rest = &chunk.payload[..];
         let (now, mut state) = (now_ms(), shared.lock());
-        while let Some((message, behind)) = row(rest)? {
-            state.take_in(message, now)?;
-            rest = behind;
+        // Of a row in pieces only the last one counts as a row.
+        if large.is_none() && chunk.rows == 0 && !rest.is_empty() {
+            large = Some(Pieces::begin(&mut state, &mut rest)?);
+        }
+        match large.take() {
+            Some(pieces) => large = pieces.take(&mut state, rest)?,
+            None => {
+                while let Some((message, behind)) = row(rest)? {
+                    state.take_in(message, now)?;
+                    rest = behind;
+                }
+            }
+        }
+        if large.is_some() && (chunk.rows > 0 || chunk.last) {
+            return Err(cut_off());
         }
         state.hold = !chunk.last;
         drop(state);
@@ -210,10 +225,47 @@ fn row(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let cut = || broken(WHAT, "a row of the log is cut off");
-    let (head, rest) = bytes.split_first_chunk::<6>().ok_or_else(cut)?;
-    let len = u32::from_be_bytes([head[2], head[3], head[4], head[5]]) as usize;
-    rest.split_at_checked(len).map(Some).ok_or_else(cut)
+    let (len, rest) = column(bytes)?;
+    rest.split_at_checked(len).map(Some).ok_or_else(cut_off)
+}
+
+/// How long the one column of a row is, and what of it and behind it is there.
+fn column(bytes: &[u8]) -> Result<(usize, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<6>().ok_or_else(cut_off)?;
+    Ok((u32::from_be_bytes([head[2], head[3], head[4], head[5]]) as usize, rest))
+}
+
+fn cut_off() -> Error {
+    broken(WHAT, "a row of the log is cut off")
+}
+
+/// A message that comes in pieces.
+struct Pieces {
+    large: Large,
+    missing: usize,
+}
+
+impl Pieces {
+    /// Begins it, and passes over what is before the message in its row.
+    fn begin(state: &mut State, bytes: &mut &[u8]) -> Result<Self> {
+        let (missing, message) = column(bytes)?;
+        if missing <= message.len() || missing > MESSAGE_BYTES_MAX {
+            return Err(cut_off());
+        }
+        *bytes = message;
+        Ok(Self { large: state.begin_large(message, missing)?, missing })
+    }
+
+    /// Takes the next piece; answers itself unless that was the last one.
+    fn take(mut self, state: &mut State, bytes: &[u8]) -> Result<Option<Self>> {
+        self.missing = self.missing.checked_sub(bytes.len()).ok_or_else(cut_off)?;
+        self.large.buffer().extend_from_slice(bytes);
+        if self.missing > 0 {
+            return Ok(Some(self));
+        }
+        state.end_large(self.large)?;
+        Ok(None)
+    }
 }
 
 /// Waits until there is room; false if there is none for too long, or if something else is wanted.

@@ -12,6 +12,7 @@ use crate::{
         wire::{broken, frame_len, server_error},
     },
 };
+use bytes::BytesMut;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -23,6 +24,8 @@ const PIECE_BYTES_MAX: usize = 1 << 20;
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 /// While there is a backlog a piece waits until it has so much: small ones cost a transaction each at the destination.
 const HELD_BYTES_MIN: usize = 64 << 10;
+/// A large row that is passed over goes by in steps of about so much.
+const PASS_BYTES: usize = 256 << 10;
 /// When a session was not the way to read a backlog, the walsender is it for so long.
 const WITHOUT_SESSION: Duration = Duration::from_secs(60);
 /// Markers remembered for callers who ask later; an operation has one an attempt.
@@ -80,6 +83,30 @@ pub(super) enum Take {
     Wait,
     /// It is not buffered: the walsender has to start again.
     Restart(Point),
+}
+
+/// Where the bytes of a large message go as they come.
+pub(super) enum Large {
+    /// Into the piece that they are.
+    Row(Builder),
+    /// Nowhere: the caller has that row.
+    Passed(BytesMut),
+    /// Together, for what is no row is looked at as a whole.
+    Message(BytesMut),
+}
+
+impl Large {
+    /// For the next bytes.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        match self {
+            Self::Row(builder) => builder.buffer(),
+            Self::Passed(bytes) => {
+                bytes.clear();
+                bytes
+            }
+            Self::Message(bytes) => bytes,
+        }
+    }
 }
 
 impl State {
@@ -295,22 +322,33 @@ impl State {
         self.queue.push_back(done);
     }
 
-    /// Takes the piece in the making away to fill a large row in, if `head` begins one: it ends up alone in its piece.
-    pub(super) fn lend_for_row(&mut self, head: &[u8], len: usize) -> Result<Option<Builder>> {
-        if self.skipping || !matches!(head.first(), Some(b'I' | b'U' | b'D')) {
-            return Ok(None);
+    /// Begins a message of `len` bytes that is too large to be in memory twice; `head` is its beginning. A row ends up alone in
+    /// its piece.
+    pub(super) fn begin_large(&mut self, head: &[u8], len: usize) -> Result<Large> {
+        if !matches!(head.first(), Some(b'I' | b'U' | b'D')) {
+            return Ok(Large::Message(BytesMut::with_capacity(len)));
+        }
+        if self.skipping {
+            return Ok(Large::Passed(BytesMut::with_capacity(PASS_BYTES)));
         }
         self.seal(now_ms());
         let after = Builder::new(self.builder.to());
         let mut builder = std::mem::replace(&mut self.builder, after);
         builder.begin_row(&mut self.context, head, len)?;
-        Ok(Some(builder))
+        Ok(Large::Row(builder))
     }
 
-    /// Takes it back, filled.
-    pub(super) fn give_back(&mut self, builder: Builder) {
-        self.builder = builder;
-        self.seal(now_ms());
+    /// Takes it in, now that all of it is there.
+    pub(super) fn end_large(&mut self, large: Large) -> Result<()> {
+        match large {
+            Large::Row(builder) => {
+                self.builder = builder;
+                self.seal(now_ms());
+            }
+            Large::Passed(_) => {}
+            Large::Message(message) => drop(self.take_in(&message, now_ms())?),
+        }
+        Ok(())
     }
 
     /// The next piece for a caller who has everything up to `after`.

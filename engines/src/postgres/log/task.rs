@@ -44,7 +44,7 @@ const AWAY_TIME: Duration = Duration::from_secs(1);
 /// What one read asks for.
 const READ_BYTES: usize = 256 << 10;
 /// A row from this size on is read to where it stays.
-const LARGE_ROW_BYTES: usize = 2 << 20;
+const LARGE_BYTES: usize = 2 << 20;
 /// An earlier walsender of the slot has so long to end.
 const SLOT_FREE_TIME: Duration = Duration::from_secs(20);
 
@@ -256,7 +256,7 @@ impl Reader<'_> {
                 }
                 continue;
             }
-            self.large_row().await?;
+            self.large_message().await?;
             self.wait(ask).await?;
         }
     }
@@ -317,26 +317,26 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads a large row whose beginning has come to where it stays, so that it is in memory once.
-    async fn large_row(&mut self) -> Result<()> {
+    /// Reads a large message whose beginning has come to where it stays, so that it is in memory once.
+    async fn large_message(&mut self) -> Result<()> {
         let unread = self.channel.unread();
-        let Some(len) = frame_len(WHAT, unread)?.filter(|len| *len >= LARGE_ROW_BYTES && *len > unread.len()) else {
+        let Some(len) = frame_len(WHAT, unread)?.filter(|len| *len >= LARGE_BYTES && *len > unread.len()) else {
             return Ok(());
         };
         if unread.len() < 64 || unread[0] != b'd' || unread[5] != b'w' {
             return Ok(());
         }
         let body = len - 30;
-        let Some(mut builder) = self.shared.lock().lend_for_row(&unread[30..], body)? else { return Ok(()) };
+        let mut large = self.shared.lock().begin_large(&unread[30..], body)?;
         unread.advance(30);
         let mut missing = body;
         while missing > 0 {
-            missing -= self.channel.read_into(WHAT, builder.buffer(), missing).await?;
+            missing -= self.channel.read_into(WHAT, large.buffer(), missing).await?;
             if Instant::now() >= self.status_due {
                 self.status(false).await?;
             }
         }
-        self.shared.lock().give_back(builder);
+        self.shared.lock().end_large(large)?;
         self.shared.changed.notify_waiters();
         Ok(())
     }

@@ -320,6 +320,37 @@ async fn a_long_backlog_is_read_by_a_session_and_the_walsender_goes_on() {
 }
 
 #[tokio::test]
+async fn large_messages_come_whole_and_are_passed_over_whole_by_a_session_and_by_the_walsender() {
+    let source =
+        Source::new("CREATE TABLE t (i int PRIMARY KEY, pad text); ALTER TABLE t ALTER pad SET STORAGE EXTERNAL").await;
+    let large = "BEGIN; INSERT INTO t VALUES (1, 'a'), (2, repeat('b', 3000000)), (3, 'c'), (4, repeat('d', 9000000));
+         SELECT pg_logical_emit_message(true, 'other', repeat('e', 4000000)); INSERT INTO t VALUES (5, 'f'); COMMIT";
+    let middle = source.run(large).await;
+    let more = (1..=5).fold(large.to_owned(), |all, i| all.replace(&format!("({i},"), &format!("(1{i},")));
+    source.run(&more).await;
+    let until = source.run("INSERT INTO t VALUES (20, 'g')").await;
+    let expected = |first: i32| [inserts(first..=first + 4), inserts(20..=20)].concat();
+    let take = "SELECT pg_create_physical_replication_slot('taken' || n) FROM generate_series(1, \
+        current_setting('max_replication_slots')::int - 1) n";
+    for slots_taken in [false, true] {
+        if slots_taken {
+            source.cluster.run("postgres", take).await;
+        }
+        // The slot stands before all of it: the first transaction is passed over.
+        let reader = source.reader(middle).await.expect("it starts");
+        let batches = drain(&reader, Point::at(middle), 64 * KIB, until).await;
+        assert_eq!(rows(&batches), expected(11));
+        reader.stop().await;
+        let reader = source.reader(source.from).await.expect("it starts");
+        let batches = drain(&reader, Point::at(source.from), 64 * KIB, until).await;
+        assert_eq!(rows(&batches), [inserts(1..=5), expected(11)].concat());
+        let bytes: usize = batches.iter().map(|batch| batch.payload.len()).sum();
+        assert!((24_000_000..24_010_000).contains(&bytes), "each row once, and all of it: {bytes}");
+        reader.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_slot_follows_while_a_session_reads() {
     let source = Source::new("CREATE TABLE t (i int PRIMARY KEY, pad text)").await;
     let until = transactions(&source, 1, 6000).await;
