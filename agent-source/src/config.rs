@@ -45,6 +45,11 @@ pub struct Args {
     )]
     pub on_ddl: OnDdlArg,
 
+    /// Load large tables over several connections at once: quicker where the destination has processors to spare, but the
+    /// rows then lie there in another order than here
+    #[arg(long, env = "CAUSEWAY_SPLIT_TABLES", help_heading = "PostgreSQL", value_parser = clap::builder::BoolishValueParser::new())]
+    pub split_tables: bool,
+
     /// Bytes of log that may be retained for one operation, unless the operation says otherwise; 20 % of the free disk is
     /// a cap beside it
     #[arg(long, value_name = "BYTES", env = "CAUSEWAY_LOG_BUDGET_BYTES", default_value_t = 10 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..), help_heading = OPERATIONS)]
@@ -123,6 +128,7 @@ impl Args {
                         OnDdlArg::Block => OnDdl::Block,
                         OnDdlArg::Cancel => OnDdl::Cancel,
                     },
+                    split_tables: self.split_tables,
                     ..self.agent.postgres()?
                 };
                 Ok(Arc::new(PostgresSource::new(PostgresConfig::new(setup)?, host)))

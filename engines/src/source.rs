@@ -211,6 +211,10 @@ pub trait SourceStream: Send + Sync {
     /// log is lost; then the generation grows and `verify` is set.
     async fn plan(&self, held: &Held) -> Result<Plan>;
 
+    /// Whether one lane has to carry the parts of one object, one after the other, because the destination keeps the order in
+    /// which they come. Otherwise lanes that have nothing else to do share them.
+    fn in_order(&self) -> bool;
+
     /// Reads one chunk of a part, of about `max` bytes. With `digest` (the destination's answer for that very range) only
     /// what differs is in it. Parts may be read side by side.
     async fn chunk(&self, part: u32, offset: u64, max: usize, digest: Option<Bytes>) -> Result<Chunk>;

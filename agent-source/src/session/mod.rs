@@ -6,6 +6,8 @@ mod error;
 mod lane;
 mod log;
 mod meter;
+mod pace;
+mod parts;
 mod registry;
 mod replicate;
 mod seed;

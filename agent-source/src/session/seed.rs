@@ -3,12 +3,14 @@
 use super::{
     Error, Session,
     lane::{self, Frames, Lane, send},
+    pace::Pace,
+    parts::{Left, Parts},
 };
 use bytes::Bytes;
 use engines::source::{Held, Part, Plan, SourceStream};
 use proto::v1::{self, dest_frame, source_frame};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,8 +22,13 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Digests asked for ahead of the chunk being compared: hides the round trip, at 4 KiB of digest each.
 const DIGESTS_AHEAD: u64 = 16;
 
-/// Parts still to be sent, shared by the lanes.
-type Queue = Mutex<VecDeque<(Part, u64)>>;
+/// What the lanes of a seed share.
+struct Seed<'a> {
+    stream: &'a Arc<dyn SourceStream>,
+    plan: &'a Plan,
+    parts: Parts,
+    pace: Pace,
+}
 
 /// What the receiving half of a lane tells the sending half.
 #[derive(Default)]
@@ -63,34 +70,31 @@ impl Session {
     ) -> Result<(), Error> {
         let same = held.generation == plan.generation;
         let known: HashMap<u32, _> = held.parts.iter().filter(|_| same).map(|p| (p.part, *p)).collect();
-        let todo: VecDeque<(Part, u64)> = plan
+        let todo: Vec<Left> = plan
             .parts
             .iter()
             .filter(|part| !known.get(&part.part).is_some_and(|held| held.done))
             .map(|part| (part.clone(), known.get(&part.part).map_or(0, |held| held.durable)))
             .collect();
         let lanes = (self.shared.settings.seed_lanes as usize).min(todo.len());
-        let queue: Queue = Mutex::new(todo);
-        let all = (1..=lanes as u32).map(|number| self.seed_lane(number, stream, plan, &queue));
+        let seed = Seed {
+            stream,
+            plan,
+            parts: Parts::new(todo, !stream.in_order()),
+            pace: Pace::new(self.shared.settings.seed_bytes_per_second),
+        };
+        let all = (1..=lanes as u32).map(|number| self.seed_lane(number, &seed));
         futures::future::try_join_all(all).await?;
         Ok(())
     }
 
-    async fn seed_lane(
-        &self,
-        number: u32,
-        stream: &Arc<dyn SourceStream>,
-        plan: &Plan,
-        queue: &Queue,
-    ) -> Result<(), Error> {
-        let Lane { tx, mut rx, .. } = Lane::open(self, number, plan.generation).await?;
+    async fn seed_lane(&self, number: u32, seed: &Seed<'_>) -> Result<(), Error> {
+        let Lane { tx, mut rx, .. } = Lane::open(self, number, seed.plan.generation).await?;
         let answers = Answers::default();
         let sending = async {
             let mut sent = Vec::new();
-            loop {
-                let next = queue.lock().expect("no code panics while it holds this lock").pop_front();
-                let Some((part, from)) = next else { break };
-                self.send_part(&tx, stream, plan, &part, from, &answers).await?;
+            while let Some((part, from)) = seed.parts.next(number) {
+                self.send_part(&tx, seed, &part, from, &answers).await?;
                 sent.push(part.part);
             }
             answers.wait(|state| sent.iter().all(|part| state.done.contains(part)).then_some(())).await;
@@ -124,8 +128,7 @@ impl Session {
     async fn send_part(
         &self,
         tx: &mpsc::Sender<v1::SourceFrame>,
-        stream: &Arc<dyn SourceStream>,
-        plan: &Plan,
+        seed: &Seed<'_>,
         part: &Part,
         from: u64,
         answers: &Answers,
@@ -133,16 +136,15 @@ impl Session {
         let mut offset = from;
         let mut asked = from;
         loop {
-            let digest = match plan.verify {
+            let digest = match seed.plan.verify {
                 true => Some(self.digest(tx, part, offset, &mut asked, answers).await?),
                 false => None,
             };
-            let started = self.shared.env.monotonic();
-            let chunk = stream.chunk(part.part, offset, CHUNK_BYTES, digest).await?;
+            let chunk = seed.stream.chunk(part.part, offset, CHUNK_BYTES, digest).await?;
             let bytes = chunk.payload.len() as u64;
             let packed = lane::pack(self, chunk.payload).await;
             let frame = v1::SeedChunk {
-                generation: plan.generation,
+                generation: seed.plan.generation,
                 part: part.part,
                 offset,
                 next_offset: chunk.next_offset,
@@ -154,7 +156,11 @@ impl Session {
             };
             send(tx, source_frame::Frame::Chunk(frame)).await?;
             self.meter.sent(&part.object, bytes, chunk.rows);
-            self.throttle(bytes, started).await;
+            let env = &self.shared.env;
+            match seed.pace.wait(bytes, env.monotonic()) {
+                Duration::ZERO => {}
+                wait => env.sleep(wait).await,
+            }
             if chunk.last {
                 return Ok(());
             }
@@ -183,19 +189,5 @@ impl Session {
             *asked += length;
         }
         Ok(answers.wait(|state| state.digests.remove(&(part.part, offset))).await)
-    }
-
-    /// Keeps this lane's share of the configured rate.
-    async fn throttle(&self, bytes: u64, started: Duration) {
-        let limit = self.shared.settings.seed_bytes_per_second;
-        if limit == 0 {
-            return;
-        }
-        let share = (limit / u64::from(self.shared.settings.seed_lanes)).max(1);
-        let due = Duration::from_secs_f64(bytes as f64 / share as f64);
-        let took = self.shared.env.monotonic().saturating_sub(started);
-        if due > took {
-            self.shared.env.sleep(due - took).await;
-        }
     }
 }

@@ -119,6 +119,9 @@ impl SourceStream for Stream {
     async fn plan(&self, held: &Held) -> Result<Plan> {
         self.watch.step("source.plan", self.inner.plan(held)).await
     }
+    fn in_order(&self) -> bool {
+        self.inner.in_order()
+    }
     async fn chunk(&self, part: u32, offset: u64, max: usize, digest: Option<Bytes>) -> Result<Chunk> {
         self.watch.pass(self.inner.chunk(part, offset, max, digest)).await
     }

@@ -319,6 +319,10 @@ impl SourceStream for MemoryStream {
         })
     }
 
+    fn in_order(&self) -> bool {
+        false
+    }
+
     async fn chunk(&self, part: u32, offset: u64, max: usize, digest: Option<Bytes>) -> Result<Chunk> {
         let digest: Option<Digest> = digest.map(|bytes| wire::decode("a digest", &bytes)).transpose()?;
         self.reading("chunk", |state| {

@@ -44,6 +44,9 @@ pub struct Setup {
     pub on_ddl: OnDdl,
     /// Connections that apply log side by side; 0 for one per core of the agent's machine, at most 4.
     pub apply_connections: usize,
+    /// Load a large table over several lanes at once. Its rows then lie in another order than at the source: what was written
+    /// together lies apart, which an index of block ranges and whoever reads a range notice.
+    pub split_tables: bool,
     /// Create roles that the destination lacks, without passwords.
     pub create_missing_roles: bool,
 }
@@ -61,6 +64,7 @@ impl Setup {
             pg_dump: PathBuf::from("pg_dump"),
             on_ddl: OnDdl::default(),
             apply_connections: 0,
+            split_tables: false,
             create_missing_roles: false,
         }
     }

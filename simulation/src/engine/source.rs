@@ -116,6 +116,9 @@ impl SourceStream for Stream {
     async fn plan(&self, held: &Held) -> Result<Plan> {
         self.gate.pass("plan", Writes, self.inner.plan(held)).await
     }
+    fn in_order(&self) -> bool {
+        self.inner.in_order()
+    }
     async fn chunk(&self, part: u32, offset: u64, max: usize, digest: Option<Bytes>) -> Result<Chunk> {
         self.gate.pass("read chunk", Reads, self.inner.chunk(part, offset, max.min(BYTES_MAX), digest)).await
     }

@@ -216,6 +216,10 @@ impl SourceStream for Stream {
         plan::plan(self, held).await
     }
 
+    fn in_order(&self) -> bool {
+        !self.inner.config.setup().split_tables
+    }
+
     async fn chunk(&self, part: u32, offset: u64, max: usize, _digest: Option<Bytes>) -> Result<Chunk> {
         self.still_open()?;
         if part == 0 {

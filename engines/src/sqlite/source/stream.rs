@@ -103,6 +103,11 @@ impl SourceStream for Stream {
         Ok(plan)
     }
 
+    fn in_order(&self) -> bool {
+        // A page has its place, whenever it comes.
+        false
+    }
+
     async fn chunk(&self, part: u32, offset: u64, max: usize, digest: Option<Bytes>) -> Result<Chunk> {
         let state = self.planned()?;
         let file = self.database_file()?;
