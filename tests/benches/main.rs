@@ -23,7 +23,8 @@ pub struct Args {
     /// What to measure; may be repeated; everything if left out
     #[arg(long, value_enum)]
     only: Vec<Subject>,
-    /// Where the databases are made, a directory that the account postgres can enter; the system's place for temporary files if left out
+    /// Where the databases are made, a directory that the account postgres can enter; the system's place for temporary files
+    /// if left out
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Size of the database for the seed, in units of 1000000 bytes

@@ -42,6 +42,13 @@ impl Source {
         self.now().await
     }
 
+    /// Takes all replication slots but the reader's, so that no session gets one for a backlog.
+    async fn take_slots(&self) {
+        let take = "SELECT pg_create_physical_replication_slot('taken' || n) FROM generate_series(1, \
+            current_setting('max_replication_slots')::int - 1) n";
+        self.cluster.run("postgres", take).await;
+    }
+
     async fn now(&self) -> Lsn {
         self.cluster.value("postgres", "SELECT pg_current_wal_insert_lsn()").await.parse().expect("an LSN")
     }
@@ -330,11 +337,9 @@ async fn large_messages_come_whole_and_are_passed_over_whole_by_a_session_and_by
     source.run(&more).await;
     let until = source.run("INSERT INTO t VALUES (20, 'g')").await;
     let expected = |first: i32| [inserts(first..=first + 4), inserts(20..=20)].concat();
-    let take = "SELECT pg_create_physical_replication_slot('taken' || n) FROM generate_series(1, \
-        current_setting('max_replication_slots')::int - 1) n";
     for slots_taken in [false, true] {
         if slots_taken {
-            source.cluster.run("postgres", take).await;
+            source.take_slots().await;
         }
         // The slot stands before all of it: the first transaction is passed over.
         let reader = source.reader(middle).await.expect("it starts");
@@ -387,9 +392,7 @@ async fn a_session_that_dies_and_slots_that_are_taken_leave_the_backlog_to_the_w
     assert_eq!(killed, 1);
     assert!(rows(&batches) == inserts(1..=6000));
     reader.stop().await;
-    let take = "SELECT pg_create_physical_replication_slot('taken' || n) FROM generate_series(1, \
-        current_setting('max_replication_slots')::int - 1) n";
-    source.cluster.run("postgres", take).await;
+    source.take_slots().await;
     let reader = source.reader(source.from).await.expect("it starts");
     assert!(rows(&drain(&reader, Point::at(source.from), 64 * KIB, until).await) == inserts(1..=6000));
 }
